@@ -1,0 +1,48 @@
+# make sample   set up, and build the embedded sample crawl into build/sample
+# make test     set up, and run the whole test suite
+# make bench    set up, and run every benchmark (several minutes)
+# make check    set up, and run ruff and the type checker
+# make clean    remove what these made
+#
+# Any Python from 3.10 to 3.12 does: make sample PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: sample test bench check clean
+.DELETE_ON_ERROR:
+
+sample: $(VENV)/.sample
+	$(BIN)/mmc4-build --crawl sample --output build/sample
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(TESTS)
+
+bench: $(VENV)/.bench
+	@for script in documents images match alignment memory; do \
+		echo "== benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# One virtual environment; each target adds the extras that it needs and leaves a mark.
+$(VENV)/.sample: EXTRAS =
+$(VENV)/.test: EXTRAS = [test]
+$(VENV)/.bench: EXTRAS = [bench]
+$(VENV)/.check: EXTRAS = [check]
+$(VENV)/.%: setup.cfg pyproject.toml | $(VENV)/pyvenv.cfg
+	$(BIN)/pip install --quiet --editable '.$(EXTRAS)'
+	$(BIN)/pip check
+	@touch $@
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo "Python 3.10, 3.11 or 3.12 is needed; pass PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip

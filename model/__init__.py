@@ -1,0 +1,1 @@
+"""Flamingo: the model."""
