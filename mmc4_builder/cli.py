@@ -1,0 +1,151 @@
+"""The command line of `mmc4-build`. Nothing heavy is imported before it is needed: `--help` is instant."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+
+from mmc4_builder import __version__
+
+DEFAULT_ROOT = "https://data.commoncrawl.org"
+EXAMPLES = """
+examples:
+  mmc4-build --crawl sample --output build/sample
+      the embedded sample crawl: no network, no weights
+  mmc4-build --crawl CC-MAIN-2024-10 --limit 4 --output out/ --contact https://example.org/crawl
+      the first 4 WARC files of a crawl, pictures from the live web
+  mmc4-build --input 'warcs/*.warc.gz' --images archive --clip tiny --output out/
+      WARC files at hand, with the pictures inside them
+  mmc4-build --crawl CC-MAIN-2024-10 --output gs://bucket/mmc4 --runner DataflowRunner \\
+      --project my-project --region us-east1 --temp_location gs://bucket/tmp
+      the same on an engine; options that mmc4-build does not know are Beam's
+  mmc4-build --validate out/
+      check what a build left against MMC4's format
+"""
+
+
+class UsageError(Exception):
+    """The command line cannot be obeyed; the message names the value and the remedy."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Flags say where and how much; what is built is a configuration in Python (`pipelines/config.py`)."""
+    top = argparse.ArgumentParser(
+        prog="mmc4-build",
+        description="Rebuild Multimodal C4 from Common Crawl: documents, images, scores, interleaving, shards.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"mmc4-build {__version__}")
+    _add_input(top.add_argument_group("what to build"))
+    _add_output(top.add_argument_group("where, and how fast"))
+    return top
+
+
+def _add_input(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--crawl", metavar="NAME", help="`sample`, or a crawl such as CC-MAIN-2024-10")
+    group.add_argument("--crawl-root", metavar="URL", default=DEFAULT_ROOT,
+                       help="where crawl-data/ lies: https://, s3://, or a folder (default: %(default)s)")
+    group.add_argument("--input", metavar="WARC", nargs="+", help="WARC files instead of a crawl; globs work")
+    group.add_argument("--limit", metavar="N", type=int, help="only the first N WARC files")
+    group.add_argument("--config", choices=("mmc4", "mmc4_core", "sample"),
+                       help="the rules (default: mmc4; for the sample crawl: sample)")
+    group.add_argument("--c4", metavar="rules|DIR", default="rules",
+                       help="`rules` makes documents of the pages by C4's rules; a folder of released "
+                            "c4-train.*.json.gz keeps exactly those documents (default: %(default)s)")
+    group.add_argument("--bad-words", metavar="FILE",
+                       help="path or URL of a list, one word a line; pages with one of them are dropped, as in C4")
+    group.add_argument("--images", choices=("archive", "live", "both"),
+                       help="pictures from the WARC files, from the web, or from the files first and then the web "
+                            "(default: live; for the sample crawl: archive)")
+    group.add_argument("--clip", metavar="MODEL:WEIGHTS",
+                       help="a model of open_clip with a tag or a local checkpoint, or `tiny`, which is shipped and "
+                            "knows only the sample (default: ViT-L-14:openai; for the sample crawl: tiny)")
+    group.add_argument("--shard-format", choices=("mmc4", "openflamingo"), default="mmc4",
+                       help="pictures as members of the tar, or base64 inside the JSON (default: %(default)s)")
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--output", metavar="DIR", help="folder or object-store prefix; an unfinished build goes on")
+    group.add_argument("--stages", metavar="S,S",
+                       help="run only these of documents,images,scores,interleave,shards (default: all)")
+    group.add_argument("--workers", metavar="N", type=int, default=0,
+                       help="processes of a local run (default: one a core)")
+    group.add_argument("--runner", metavar="RUNNER",
+                       help="Beam runner, such as SparkRunner, FlinkRunner or DataflowRunner (default: this machine)")
+    group.add_argument("--contact", metavar="URL", default="",
+                       help="where site owners reach you: part of the User-Agent of live fetching "
+                            "(default: mailto: your user and host name)")
+    group.add_argument("--reconfigure", action="store_true",
+                       help="let a changed configuration redo, in place, the stages that depend on it")
+    group.add_argument("--validate", metavar="DIR", help="build nothing; check what lies in a folder")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 0 if everything went well, 1 if the build failed, 2 if the command line is wrong."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    own, verbatim = _split(arguments)
+    top = parser()
+    args, unknown = top.parse_known_args(own)
+    try:
+        check_usage(args)
+        if args.validate:
+            return _validate(args.validate)
+        options = beam_options(unknown, verbatim, top)
+        from pipelines.command import run  # Beam and all that it drags in
+
+        return run(args, options)
+    except UsageError as error:
+        print(f"mmc4-build: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mmc4-build: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def check_usage(args: argparse.Namespace) -> None:
+    """UsageError for flags that contradict each other or lack one another."""
+    if args.validate:
+        return
+    if bool(args.crawl) == bool(args.input):
+        raise UsageError("give either --crawl NAME or --input WARC ... (try: --crawl sample --output build/sample)")
+    if not args.output:
+        raise UsageError("where to? give --output DIR, or --output gs://bucket/prefix")
+    for flag in ("limit", "workers"):
+        value = getattr(args, flag)
+        if value is not None and value < (flag == "limit"):
+            raise UsageError(f"--{flag} must be positive, got {value}")
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands behind `--` is Beam's, verbatim."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+def beam_options(unknown: list[str], verbatim: list[str], top: argparse.ArgumentParser) -> tuple[str, ...]:
+    """Flags that are not ours must be Beam's: its own parser is asked, so that no typing error passes silently."""
+    if unknown:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        beam = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+        for options in PipelineOptions.__subclasses__():
+            options._add_argparse_args(beam)
+        _, strange = beam.parse_known_args(unknown)
+        if strange:
+            flags = [flag for action in (*top._actions, *beam._actions) for flag in action.option_strings]
+            near = difflib.get_close_matches(strange[0].split("=")[0], flags, 2)
+            hint = f"did you mean {' or '.join(near)}?" if near else "options that only an engine knows go behind `--`"
+            raise UsageError(f"unknown argument {strange[0]!r}; {hint}")
+    return (*unknown, *verbatim)
+
+
+def _validate(folder: str) -> int:
+    from pathlib import Path
+
+    from mmc4_builder.validate import format_report, validate
+
+    report = validate(Path(folder))
+    print(format_report(report))
+    return 1 if report.problems else 0

@@ -1,0 +1,178 @@
+"""A whole build, stage after stage: plan, skip what is done, run the rest, add everything up."""
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any, TextIO
+
+from mmc4_builder import __version__, commits, storage
+from mmc4_builder.commits import Commit
+from mmc4_builder.funnel import Funnel
+from mmc4_builder.progress import Progress
+from mmc4_builder.shards import sizes_json
+from pipelines import launch, summary
+from pipelines.launch import Engine
+from pipelines.plan import STAGES, Plan, Stage, remove_stale
+
+PACKAGES = (
+    "apache-beam", "fastwarc", "warcio", "selectolax", "resiliparse", "pycld2", "pillow", "simplejpeg", "numpy",
+    "scipy", "pyarrow", "open_clip_torch", "torch",
+)  # fmt: skip
+RATES = {"records.entered": "records", "pages.kept": "documents", "urls.kept": "images", "pictures": "images",
+         "documents.kept": "documents", "samples.kept": "documents"}  # fmt: skip
+
+
+class BuildError(Exception):
+    """The build cannot start or go on; the message names what is wrong and the remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a build did."""
+
+    funnel: Funnel
+    ran: tuple[str, ...]  # stages that had something to do
+
+
+def build(
+    plan: Plan, engine: Engine, *, stages: Sequence[str] = STAGES, reconfigure: bool = False,
+    stream: TextIO = sys.stderr,
+) -> Outcome:  # fmt: skip
+    """Run the named stages; what an earlier run committed is not done again."""
+    claim(plan, reconfigure)
+    storage.sweep(plan.root)
+    ran = []
+    for name in STAGES:
+        if name in stages:
+            require_earlier(plan, name)
+            if run_stage(plan, plan.stage(name), engine, stream):
+                ran.append(name)
+    if "shards" in stages:
+        tidy(plan)
+    return Outcome(funnel=summary.write(plan), ran=tuple(ran))
+
+
+def run_stage(plan: Plan, stage: Stage, engine: Engine, stream: TextIO) -> bool:
+    """Run one stage unless every unit of it is committed; whether there was anything to do."""
+    done: list[Commit] = []
+    for work in stage.work:
+        valid = work.committed(plan.root)
+        remove_stale(plan.root, work, valid)
+        done += valid
+    if len(done) == stage.total:
+        print(f"{stage.name}: all {stage.total} units are done", file=stream)
+        return False
+    watch = Watch(plan.root, stage, done)
+    with Progress(
+        stage.name, stage.total, stream, resumed=len(done), resumed_counts=watch.counts()
+    ) as progress:
+        launch.run(stage.transform, engine, lambda: progress.update(watch.look(), watch.counts()))
+    return True
+
+
+class Watch:
+    """Follows a running stage by its commit records: they are the same on every engine, counters are not."""
+
+    def __init__(self, root: str, stage: Stage, done: Sequence[Commit]) -> None:
+        self._root = root
+        self._waiting = {work.step: {unit.name for unit in work.units} for work in stage.work}
+        self._totals: dict[str, int] = {}
+        self._done = 0
+        for commit in done:
+            self._count(commit)
+
+    def look(self) -> int:
+        """Read the records that are new since the last look; how many units are done."""
+        for step, waiting in self._waiting.items():
+            if waiting:
+                for unit in waiting.intersection(commits.done(self._root, step)):
+                    self._count(commits.load_all(self._root, step, [unit])[0])
+        return self._done
+
+    def counts(self) -> dict[str, int]:
+        """What the stage has gone through, for its rates."""
+        return self._totals
+
+    def _count(self, commit: Commit) -> None:
+        self._waiting[commit.step].discard(commit.unit)
+        self._done += 1
+        for name, rate in RATES.items():
+            if name in commit.counts:
+                self._totals[rate] = self._totals.get(rate, 0) + commit.counts[name]
+
+
+def claim(plan: Plan, reconfigure: bool) -> None:
+    """Write build.json, or make sure that the one that lies there is of this very build."""
+    path = storage.join(plan.root, "build.json")
+    now = describe(plan)
+    if storage.exists(path):
+        before = json.loads(storage.read(path))
+        changed = [stage for stage in STAGES if before.get("fingerprints", {}).get(stage) != now["fingerprints"][stage]]
+        if before.get("crawl") != now["crawl"]:
+            raise BuildError(
+                f"{plan.root} holds a build of crawl {before.get('crawl')!r}, not of {plan.crawl.name!r}: "
+                "choose another --output"
+            )
+        if changed and not reconfigure:
+            raise BuildError(
+                f"{plan.root} belongs to another configuration: {', '.join(differences(before, now))}. Choose another "
+                f"--output, or pass --reconfigure to do these stages again in place: {', '.join(changed)}"
+            )
+    storage.write(path, json.dumps(now, indent=2).encode() + b"\n")
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """The content of build.json: what was asked for, of what, with which versions."""
+    return {
+        "mmc4_build": __version__,
+        "crawl": plan.crawl.name,
+        "config": json.loads(json.dumps(asdict(plan.build))),
+        "fingerprints": plan.fingerprints(),
+        "seeds": {},  # nothing is drawn at random: ties are broken by hash and by place in the crawl
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "warcs": [list(warc) for warc in plan.crawl.warcs],
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], at: str = "") -> list[str]:
+    """`key: was -> is` for each value of the configuration that differs."""
+    if at == "":
+        found = differences(before.get("config", {}), now["config"], "config")
+        same_files = before.get("warcs") == now["warcs"]
+        return found + ([] if same_files else [f"{len(before.get('warcs', []))} -> {len(now['warcs'])} WARC files"])
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [line for key in keys for line in differences(before.get(key), now.get(key), f"{at}.{key}")]
+    return [] if before == now else [f"{at.removeprefix('config.')}: {before!r} -> {now!r}"]
+
+
+def require_earlier(plan: Plan, name: str) -> None:
+    """A stage reads what those before it committed; without it there is nothing to start from."""
+    for earlier in STAGES[: STAGES.index(name)]:
+        missing = [
+            work.step for work in plan.stage(earlier).work if len(work.committed(plan.root)) < len(work.units)
+        ]
+        if missing:
+            raise BuildError(
+                f"stage {name!r} needs stage {earlier!r}, of which {', '.join(missing)} is not done: "
+                f"run --stages {earlier} first"
+            )
+
+
+def tidy(plan: Plan) -> None:
+    """Remove tars and docs shards that an earlier configuration left, and list the sizes of those that count."""
+    (work,) = plan.stage("shards").work
+    written = commits.load_all(plan.root, "shards", [unit.name for unit in work.units])
+    sizes = sizes_json([commit.counts["samples.kept"] for commit in written], plan.build.shards.format)
+    storage.write(storage.join(plan.root, "shards/sizes.json"), sizes.encode())
+    docs = commits.load_all(plan.root, "interleave", [unit.name for unit in plan.files])
+    named = {output.path for commit in (*written, *docs) for output in commit.outputs} | {"shards/sizes.json"}
+    for folder in ("shards", "docs"):
+        for name in storage.names(storage.join(plan.root, folder)):
+            if f"{folder}/{name}" not in named:
+                storage.remove(storage.join(plan.root, folder, name))
+
+

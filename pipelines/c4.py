@@ -1,0 +1,137 @@
+"""Released C4 instead of its rules: find, for each of its documents, the page of the crawl that it was made from."""
+
+import gzip
+import json
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from filters.text import url_key
+from mmc4_builder import transport
+from mmc4_builder.commits import Commit
+from mmc4_builder.urls import normalize_url
+from mmc4_builder.workspace import Unit, Workspace, partition
+from pipelines.schemas import C4_CLAIMS, C4_TEXTS, URL_CLAIMS
+from pipelines.units import Exchange, Run, Step
+
+
+def read_c4(unit: Unit, workspace: Workspace, *, buckets: int) -> None:
+    """One `c4-train.*.json.gz` -> its documents, to the buckets of their URLs."""
+    (path,) = unit.inputs
+    rows = list(_documents(path, workspace))
+    workspace.leave("c4", partition(pa.Table.from_pylist(rows, schema=C4_CLAIMS), "key", buckets))
+
+
+def _documents(path: str, workspace: Workspace) -> Iterator[dict[str, object]]:
+    with transport.open_stream(path) as stream, gzip.open(stream) as lines:
+        for number, line in enumerate(lines):
+            try:
+                row = json.loads(line)
+                url, timestamp, text = row["url"], row["timestamp"], row["text"]
+                datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                workspace.bury("c4", "not_a_c4_document", file=path, line=number, detail=repr(error))
+                continue
+            yield {"key": url_key(normalize_url(url)), "timestamp": timestamp, "url": url, "text": text}
+
+
+def join_c4(unit: Unit, workspace: Workspace) -> None:
+    """Bucket of URLs -> each C4 document's text, to the capture of its URL that is nearest in time."""
+    pages = workspace.received("urls", URL_CLAIMS)
+    documents = workspace.received("c4", C4_CLAIMS)
+    chosen = nearest(
+        pages["key"].to_numpy(), _seconds(pages), documents["key"].to_numpy(), _seconds(documents)
+    )
+    taken: dict[str, list[dict[str, object]]] = {}
+    units, rows = pages["unit"].to_pylist(), pages["row"].to_pylist()
+    seen: set[int] = set()
+    for document, page in zip(documents.to_pylist(), chosen, strict=True):
+        reason = "page_not_in_crawl" if page < 0 else "page_taken" if page in seen else None
+        workspace.tally("c4", reason)
+        if reason is None:
+            seen.add(page)
+            taken.setdefault(units[page], []).append(
+                {"row": rows[page], "url": document["url"], "text": document["text"]}
+            )
+    tables = {u: pa.Table.from_pylist(found, schema=C4_TEXTS) for u, found in taken.items()}
+    workspace.leave("c4_texts", tables)
+
+
+def _seconds(table: pa.Table) -> np.ndarray:
+    times = [datetime.fromisoformat(t.replace("Z", "+00:00")).timestamp() for t in table["timestamp"].to_pylist()]
+    return np.asarray(times, dtype=np.float64)
+
+
+def nearest(
+    page_keys: np.ndarray, page_times: np.ndarray, keys: np.ndarray, times: np.ndarray
+) -> list[int]:
+    """For each wanted (key, time), the row of the page of that key nearest in time, or -1.
+
+    Of two equally near ones the earlier, of equally old ones the first row.
+    """
+    by_key: dict[int, list[int]] = {}
+    for row, key in enumerate(page_keys.tolist()):
+        by_key.setdefault(key, []).append(row)
+    return [
+        min(
+            by_key.get(key, [-1]),
+            key=lambda row: (abs(page_times[row] - time), page_times[row], row) if row >= 0 else (0.0, 0.0, 0),
+        )
+        for key, time in zip(keys.tolist(), times.tolist(), strict=True)
+    ]
+
+
+def own_text(text: str, page_lines: Sequence[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The lines of a C4 text, and for each its place among the lines of the page that it was made from.
+
+    C4 cuts lines out and never moves them, so the search goes forward only. A line that is not found (the page's
+    text was taken out by other rules) counts as standing where the last one was found.
+    """
+    places: dict[str, list[int]] = {}
+    for number, line in enumerate(page_lines):
+        places.setdefault(_squeeze(line), []).append(number)
+    lines, numbers, at = [], [], 0
+    for line in text.split("\n"):
+        found = places.get(_squeeze(line), [])
+        next_one = bisect_left(found, at)
+        at = found[next_one] if next_one < len(found) else at
+        lines.append(line)
+        numbers.append(at)
+    return tuple(lines), tuple(numbers)
+
+
+def _squeeze(line: str) -> str:
+    return "".join(line.split()).lower()
+
+
+@dataclass
+class JoinC4(beam.PTransform):
+    """Commits of extraction -> documents files with the C4 text of their pages."""
+
+    root: str
+    fingerprint: str
+    c4_files: tuple[str, ...]
+    files: tuple[Unit, ...]
+    buckets: tuple[Unit, ...]
+
+    def expand(self, extracted: beam.PCollection[Commit]) -> beam.PCollection[Unit]:
+        step = partial(Step, root=self.root, fingerprint=self.fingerprint)
+        sources = [Unit(name=f"{i:05d}", inputs=(path,)) for i, path in enumerate(self.c4_files)]
+        released = (
+            extracted.pipeline
+            | "C4 files" >> beam.Create(sources)
+            | Run(step(name="read_c4", run=partial(read_c4, buckets=len(self.buckets))))
+        )
+        return (
+            (extracted, released)
+            | beam.Flatten()
+            | Exchange(("urls", "c4"), self.buckets)
+            | Run(step(name="join_c4", run=join_c4))
+            | Exchange(("c4_texts",), self.files)
+        )

@@ -1,0 +1,137 @@
+"""From the command line to a build, and from its end to what a person reads."""
+
+import argparse
+import getpass
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mmc4_builder import clip, crawl, storage, transport
+from mmc4_builder.cli import UsageError
+from mmc4_builder.fetch import FetchConfig
+from mmc4_builder.funnel import format_table
+from pipelines.build import BuildError, build
+from pipelines.config import BUILDS, Build, ImagesConfig
+from pipelines.launch import Engine, EngineError
+from pipelines.plan import STAGES, Crawl, Plan
+
+MAX_WORD_LIST = 10_000_000  # bytes
+FAILURES = (BuildError, EngineError, crawl.CrawlError, clip.WeightsError, storage.StorageError, transport.TransportError)
+
+
+def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
+    """Build what the arguments ask for; 0, or 1 with the cause on stderr."""
+    try:
+        stages = choose_stages(args.stages)
+        plan = Plan(build=configure(args), crawl=find_crawl(args), root=args.output.rstrip("/"))
+        if "scores" in stages:
+            clip.find(plan.build.scores.clip)  # missing weights are said now, not after a day of fetching
+        engine = Engine(runner=args.runner, workers=args.workers, options=tuple(beam_options))
+        outcome = build(plan, engine, stages=stages, reconfigure=args.reconfigure)
+    except FAILURES as error:
+        print(f"mmc4-build: {error}", file=sys.stderr, flush=True)
+        return leave(1, error)
+    print(format_table(outcome.funnel))
+    print(next_steps(plan, outcome.ran))
+    return 0
+
+
+def leave(code: int, error: Exception) -> int:
+    """After a dead worker Beam's own threads wait for ever, and the interpreter would wait for them."""
+    if isinstance(error, EngineError):
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def choose_stages(asked: str | None) -> tuple[str, ...]:
+    """The stages to run, in their order."""
+    if asked is None:
+        return STAGES
+    named = [name.strip() for name in asked.split(",")]
+    for name in named:
+        if name not in STAGES:
+            raise UsageError(f"unknown stage {name!r} in --stages; there are {', '.join(STAGES)}")
+    return tuple(name for name in STAGES if name in named)
+
+
+def configure(args: argparse.Namespace) -> Build:
+    """The named configuration with what the flags change of it."""
+    is_sample = args.crawl == "sample"
+    source = args.images or ("archive" if is_sample else "live")
+    fetch = None if source == "archive" else FetchConfig(contact=args.contact or default_contact())
+    made = BUILDS[args.config or ("sample" if is_sample else "mmc4")](ImagesConfig(source=source, fetch=fetch))
+    documents = replace(made.documents, c4=find_c4(args.c4), bad_words=bad_words(args.bad_words, is_sample))
+    scores = replace(made.scores, clip=args.clip or ("tiny" if is_sample else made.scores.clip))
+    return replace(
+        made, documents=documents, scores=scores, shards=replace(made.shards, format=args.shard_format)
+    )
+
+
+def default_contact() -> str:
+    """Somebody must answer for the requests; without a page of theirs, it is the user of this machine."""
+    contact = f"mailto:{getpass.getuser()}@{socket.getfqdn()}"
+    print(f"no --contact given: hosts will see {contact}", file=sys.stderr)
+    return contact
+
+
+def find_c4(asked: str) -> tuple[str, ...]:
+    """The files of released C4, or none for its rules."""
+    return () if asked == "rules" else tuple(crawl.expand_inputs([storage.join(asked, "*.json.gz")]))
+
+
+def bad_words(path: str | None, is_sample: bool) -> tuple[str, ...]:
+    """The words themselves travel in the configuration: workers need not reach the file."""
+    if path is None:
+        from mmc4_builder import sample
+
+        return sample.BAD_WORDS if is_sample else ()
+    text = transport.read_bytes(path, MAX_WORD_LIST).decode("utf-8")
+    return tuple(sorted({line.strip().lower() for line in text.splitlines() if line.strip()}))
+
+
+def find_crawl(args: argparse.Namespace) -> Crawl:
+    """The WARC files to read."""
+    if args.input:
+        paths = crawl.expand_inputs(args.input, args.limit)
+        return Crawl(name="input", root="", warcs=tuple((path, *_size(path)) for path in paths))
+    name, root = args.crawl, args.crawl_root
+    if name == "sample":
+        name, root = sample_crawl(args.output)
+    paths = crawl.list_crawl(name, root, limit=args.limit)
+    names = [path.removeprefix(root.rstrip("/") + "/") for path in paths]
+    return Crawl(name=name, root=root, warcs=tuple((n, *_size(path)) for n, path in zip(names, paths, strict=True)))
+
+
+def _size(path: str) -> tuple[str, ...]:
+    """A local file that changed is another file."""
+    return (str(os.path.getsize(path)),) if storage.is_local(path) else ()
+
+
+def sample_crawl(output: str) -> tuple[str, str]:
+    """Write the sample crawl beside what is built of it, once."""
+    from mmc4_builder import sample
+
+    if not storage.is_local(output):
+        raise UsageError(f"the sample crawl is written beside its build: --output must be a folder, not {output!r}")
+    root = storage.join(output, "crawl")
+    if not storage.exists(storage.join(root, f"crawl-data/{sample.NAME}/warc.paths.gz")):
+        print("writing the sample crawl", file=sys.stderr)
+        sample.write_crawl(root)
+    return sample.NAME, root
+
+
+def next_steps(plan: Plan, ran: Sequence[str]) -> str:
+    """Where the results lie."""
+    done = f"ran {', '.join(ran)}" if ran else "nothing to do: everything was done before"
+    return "\n".join(
+        (
+            f"{done}.",
+            f"  documents   {plan.root}/docs/       MMC4's own format, one zip a WARC file",
+            f"  training    {plan.root}/shards/     WebDataset tars, pictures included",
+            f"  look        {plan.root}/report.html open it in a browser",
+            f"  check       mmc4-build --validate {plan.root}",
+        )
+    )

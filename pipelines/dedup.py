@@ -1,0 +1,104 @@
+"""Corpus-wide duplicates of C4 (one page a URL, one page a line): hashes go to buckets, verdicts come back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mmc4_builder.commits import Commit
+from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
+from pipelines.schemas import LINE_CLAIMS, LINE_LOSERS, URL_CLAIMS, URL_LOSERS
+from pipelines.units import Exchange, Run, Step
+
+Mask = npt.NDArray[np.bool_]
+
+
+def url_losers(claims: pa.Table) -> Mask:
+    """Captures of which another is kept: the newest of a URL stays, of equally old ones the first in the crawl."""
+    return _all_but_first(claims, -_dense(claims["timestamp"]))
+
+
+def line_losers(claims: pa.Table) -> Mask:
+    """Lines that another page keeps: of equal lines the one whose URL has the smallest hash stays (C4)."""
+    return _all_but_first(claims, claims["owner"].to_numpy(), tie="line")
+
+
+def _dense(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Rank of each value among the distinct ones; ISO timestamps sort as text."""
+    _, ranks = np.unique(column.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+    return ranks.astype(np.int64)
+
+
+def _all_but_first(claims: pa.Table, preference: npt.NDArray[np.generic], tie: str | None = None) -> Mask:
+    """Rows that are not the first of their key, in order of preference, then of place in the crawl."""
+    keys = claims["key"].to_numpy()
+    place = [claims[tie].to_numpy()] if tie else []
+    order = np.lexsort((*place, claims["row"].to_numpy(), _dense(claims["unit"]), preference, keys))
+    sorted_keys = keys[order]
+    later = np.zeros(len(keys), dtype=bool)
+    later[order[1:]] = sorted_keys[1:] == sorted_keys[:-1]
+    return later
+
+
+def judge_urls(unit: Unit, workspace: Workspace) -> None:
+    """Bucket of URLs -> for each documents file, which of its pages lose."""
+    claims = workspace.received("urls", URL_CLAIMS)
+    _send_back(workspace, "url_losers", claims.filter(url_losers(claims)), URL_LOSERS)
+
+
+def judge_lines(unit: Unit, workspace: Workspace) -> None:
+    """Bucket of line hashes -> for each documents file, which of its lines lose."""
+    claims = workspace.received("lines", LINE_CLAIMS)
+    _send_back(workspace, "line_losers", claims.filter(line_losers(claims)), LINE_LOSERS)
+
+
+def _send_back(workspace: Workspace, exchange: str, losers: pa.Table, schema: pa.Schema) -> None:
+    units = losers["unit"].to_numpy(zero_copy_only=False)
+    rows = {unit: losers.filter(units == unit).select(schema.names) for unit in sorted(set(units))}
+    workspace.leave(exchange, rows)
+
+
+def claim_lines(unit: Unit, workspace: Workspace, *, buckets: int) -> None:
+    """Documents file -> the lines of the pages that survived, to the buckets of their hashes."""
+    lost = set(workspace.received("url_losers", URL_LOSERS)["row"].to_pylist())
+    keys, owners, rows, lines = [], [], [], []
+    path = workspace.path(f"documents/pages/{unit.name}.parquet")
+    for row, page in enumerate(read_rows(path, ["url_key", "line_keys"])):
+        if row not in lost:
+            first = {key: line for line, key in reversed(list(enumerate(page["line_keys"])))}
+            keys += first
+            lines += first.values()
+            owners += [page["url_key"]] * len(first)
+            rows += [row] * len(first)
+    claims = pa.table([keys, owners, [unit.name] * len(keys), rows, lines], schema=LINE_CLAIMS)
+    workspace.leave("lines", partition(claims, "key", buckets))
+
+
+@dataclass
+class Deduplicate(beam.PTransform):
+    """Commits of extraction -> documents files with the verdicts on their pages and lines."""
+
+    root: str
+    fingerprint: str
+    files: tuple[Unit, ...]
+    buckets: tuple[Unit, ...]
+
+    def expand(self, extracted: beam.PCollection[Commit]) -> beam.PCollection[Unit]:
+        urls = (
+            extracted | Exchange(("urls",), self.buckets) | Run(self._step("judge_urls", judge_urls))
+        )
+        lines = (
+            urls
+            | Exchange(("url_losers",), self.files)
+            | Run(self._step("claim_lines", partial(claim_lines, buckets=len(self.buckets))))
+            | Exchange(("lines",), self.buckets)
+            | Run(self._step("judge_lines", judge_lines))
+        )
+        return (urls, lines) | beam.Flatten() | Exchange(("url_losers", "line_losers"), self.files)
+
+    def _step(self, name: str, run: Callable[[Unit, Workspace], None]) -> Step:
+        return Step(name=name, root=self.root, fingerprint=self.fingerprint, run=run)

@@ -1,0 +1,286 @@
+"""Stage 1: WARC files -> C4 documents with the pictures of their pages, in DOM order."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from filters import language, text
+from mmc4_builder import html, sentences, storage, transport, warc
+from mmc4_builder.charset import decode
+from mmc4_builder.commits import Commit
+from mmc4_builder.records import Page, Source
+from mmc4_builder.signals import header_signals
+from mmc4_builder.urls import host_of, image_extension, normalize_url
+from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
+from pipelines.c4 import JoinC4, own_text
+from pipelines.config import DocumentsConfig
+from pipelines.dedup import Deduplicate
+from pipelines.schemas import ARCHIVED, C4_TEXTS, DOCUMENTS, LINE_LOSERS, PAGES, URL_CLAIMS, URL_LOSERS
+from pipelines.units import Exchange, Run, Step
+
+PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif"})
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+
+
+def extract(
+    unit: Unit, workspace: Workspace, *, config: DocumentsConfig, crawl_root: str, buckets: int
+) -> None:
+    """One WARC file -> its candidate pages, and an index of the pictures that it holds."""
+    name = unit.inputs[0]
+    claims: list[tuple[int, str, str, int]] = []
+    archive = Archive(name)
+    with workspace.parquet(f"documents/pages/{unit.name}.parquet", PAGES) as rows:
+        for record in read_html(warc_path(crawl_root, name), workspace, config, archive):
+            row = candidate(record, name, workspace, config)
+            if row is not None:
+                claims.append((row["url_key"], row["timestamp"], unit.name, len(claims)))
+                rows.append(row)
+    columns = list(zip(*claims, strict=True)) or [[]] * len(URL_CLAIMS)
+    workspace.leave("urls", partition(pa.table(columns, schema=URL_CLAIMS), "key", buckets))
+    workspace.leave("archive", partition(archive.table(), "key", buckets))
+
+def warc_path(crawl_root: str, name: str) -> str:
+    """Where a WARC file lies that provenance knows by its name below the crawl's root."""
+    return storage.join(crawl_root, name) if crawl_root else name
+
+
+def read_html(
+    path: str, workspace: Workspace, config: DocumentsConfig, archive: "Archive"
+) -> Iterator[warc.Record]:
+    """The HTML pages of a WARC file; pictures are noted in `archive`, and everything is counted."""
+    with transport.open_stream(path) as stream:
+        for record in warc.read_records(stream, path, limits=config.warc):
+            if isinstance(record, warc.BadRecord):
+                workspace.bury("records", record.reason, warc=archive.warc, offset=record.offset, detail=record.detail)
+                continue
+            archived = archive.note(record)
+            reason = not_a_page(record)
+            workspace.tally("records", "picture" if archived and reason else reason)
+            if reason is None:
+                yield record
+
+
+def not_a_page(record: warc.Record) -> str | None:
+    """Why a response is no HTML page, or None."""
+    if record.status != 200:
+        return "http_status"
+    return None if record.content_type.startswith(HTML_TYPES) else "not_html"
+
+
+def candidate(
+    record: warc.Record, name: str, workspace: Workspace, config: DocumentsConfig
+) -> dict[str, Any] | None:
+    """The row of a page that C4's rules for single pages leave, or None, counted."""
+    try:
+        markup, _ = decode(record.payload, record.content_type)
+        page = html.parse_page(markup, record.url, config.html)
+    except html.HtmlError as error:
+        workspace.bury("pages", error.reason, url=record.url, offset=record.offset, detail=str(error))
+        return None
+    if config.c4:
+        return page_row(record, name, page, page.lines, range(len(page.lines)))
+    clean = text.clean_lines(page.lines, rules=config.text)
+    if isinstance(clean, str):
+        workspace.tally("pages", clean)
+        workspace.tally("lines", "page_dropped", len(page.lines))
+        return None
+    for reason, count in clean.dropped.items():
+        workspace.tally("lines", reason, count)
+    return page_row(record, name, page, clean.lines, clean.indices)
+
+
+def page_row(
+    record: warc.Record, name: str, page: Page, lines: Sequence[str], numbers: Sequence[int]
+) -> dict[str, Any]:
+    """A row of `documents/pages`."""
+    return {
+        "url": record.url,
+        "url_key": text.url_key(normalize_url(record.url)),
+        "lines": list(lines),
+        "numbers": list(numbers),
+        "line_keys": text.line_keys(lines).tolist(),
+        "images": [
+            {"url": i.url, "position": i.position, "alt": i.alt, "caption": i.caption} for i in page.images
+        ],
+        "signals": [
+            {"name": name, "value": value} for name, value in (*header_signals(record.headers), *page.signals)
+        ],
+        "warc": name,
+        "offset": record.offset,
+        "length": record.length,
+        "digest": record.digest,
+        "timestamp": record.timestamp,
+    }
+
+
+class Archive:
+    """Index of the pictures of one WARC file, so that no second pass over it is needed."""
+
+    def __init__(self, name: str) -> None:
+        self.warc = name
+        self._sources: dict[str, Source] = {}
+        self._redirects: dict[str, str] = {}
+
+    def note(self, record: warc.Record) -> bool:
+        """Remember a picture, or a redirect that may lead to one; whether it was either."""
+        picture = record.content_type.startswith("image/") or image_extension(record.url) in PICTURES
+        if record.status == 200 and picture:
+            self._sources[record.url] = Source(
+                warc=self.warc,
+                offset=record.offset,
+                length=record.length,
+                digest=record.digest,
+                timestamp=record.timestamp,
+            )
+        elif 300 <= record.status < 400 and picture:
+            self._redirects[record.url] = warc.location(record)
+        return picture
+
+    def table(self, hops: int = 5) -> pa.Table:
+        """Rows for the buckets of the hosts that pages name; redirects resolved within this file."""
+        rows = []
+        for url in sorted(self._sources.keys() | self._redirects.keys()):
+            target, left = url, hops
+            while target in self._redirects and left:
+                target, left = self._redirects[target], left - 1
+            if target in self._sources:
+                rows.append({"key": host_key(url), "url": url, **asdict(self._sources[target])})
+        return pa.Table.from_pylist(rows, schema=ARCHIVED)
+
+
+def host_key(url: str) -> int:
+    """Decides which bucket a picture belongs to: all of a host lie in one, so that politeness needs no talk."""
+    return text.url_key(host_of(url))
+
+
+def finish(unit: Unit, workspace: Workspace, *, config: DocumentsConfig) -> None:
+    """Candidate pages of one WARC file and the verdicts on them -> its documents."""
+    choose = c4_texts(workspace) if config.c4 else survivors(workspace, config)
+    bad_words = text.BadWords(config.bad_words)
+    pages = read_rows(workspace.path(f"documents/pages/{unit.name}.parquet"))
+    with workspace.parquet(f"documents/{unit.name}.parquet", DOCUMENTS) as rows:
+        for number, page in enumerate(pages):
+            chosen = choose(number, page)
+            reason = chosen if isinstance(chosen, str) else judge(chosen, page, config, bad_words)
+            workspace.tally("pages", reason)
+            if not isinstance(chosen, str):
+                workspace.tally("lines", reason and "page_dropped", len(chosen.lines))
+            if reason is None:
+                rows.append(document_row(page, chosen))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The lines of a page that become its document, and where each stood on the page."""
+
+    url: str
+    lines: tuple[str, ...]
+    numbers: tuple[int, ...]
+
+
+Choose = Callable[[int, dict[str, Any]], Chosen | str]  # row and page -> its lines, or why it has none
+
+
+def survivors(workspace: Workspace, config: DocumentsConfig) -> Choose:
+    """C4's corpus-wide rules: what is left of each page when other pages kept theirs."""
+    lost_pages = set(workspace.received("url_losers", URL_LOSERS)["row"].to_pylist())
+    lost_lines: dict[int, set[int]] = {}
+    for row in workspace.received("line_losers", LINE_LOSERS).to_pylist():
+        lost_lines.setdefault(row["row"], set()).add(row["line"])
+
+    def choose(number: int, page: dict[str, Any]) -> Chosen | str:
+        whole = text.CleanPage(lines=tuple(page["lines"]), indices=tuple(page["numbers"]), dropped={})
+        if number in lost_pages:
+            workspace.tally("lines", "page_dropped", len(whole.lines))
+            return "duplicate_url"
+        lost = lost_lines.get(number, set())
+        rest = text.keep_lines(whole, [i in lost for i in range(len(whole.lines))], rules=config.text)
+        if isinstance(rest, str):
+            workspace.tally("lines", "page_dropped", len(whole.lines))
+            return rest
+        for reason, count in rest.dropped.items():
+            workspace.tally("lines", reason, count)
+        return Chosen(url=page["url"], lines=rest.lines, numbers=rest.indices)
+
+    return choose
+
+
+def c4_texts(workspace: Workspace) -> Choose:
+    """Released C4: exactly its documents and their text, laid over the lines of the page."""
+    texts = {row["row"]: row for row in workspace.received("c4_texts", C4_TEXTS).to_pylist()}
+
+    def choose(number: int, page: dict[str, Any]) -> Chosen | str:
+        row = texts.get(number)
+        if row is None:
+            return "not_in_c4"
+        lines, numbers = own_text(row["text"], page["lines"])
+        return Chosen(url=row["url"], lines=lines, numbers=numbers)
+
+    return choose
+
+
+def judge(
+    chosen: Chosen, page: dict[str, Any], config: DocumentsConfig, bad_words: text.BadWords
+) -> str | None:
+    """Why a page is no document, or None; the rules that C4 applies to the text as a whole come here."""
+    if not page["images"]:
+        return "no_images"
+    if config.c4:
+        return None
+    whole = "\n".join(chosen.lines)
+    reason = language.reject(language.score(whole), min_english=config.min_english)
+    return reason or bad_words.reject(whole)
+
+
+def document_row(page: dict[str, Any], chosen: Chosen) -> dict[str, Any]:
+    """A row of `documents`: sentences, and pictures placed among them."""
+    whole = "\n".join(chosen.lines)
+    spans = sentences.sentence_spans(whole)
+    places = sentences.positions_in_sentences(
+        chosen.lines, chosen.numbers, [image["position"] for image in page["images"]], spans
+    )
+    images = [{**image, "position": place} for image, place in zip(page["images"], places, strict=True)]
+    kept = {name: page[name] for name in ("signals", "warc", "offset", "length", "digest", "timestamp")}
+    return {
+        "url": chosen.url,
+        "sentences": [whole[start:stop] for start, stop in spans],
+        "images": images,
+        **kept,
+    }
+
+
+@dataclass
+class Documents(beam.PTransform):
+    """WARC files -> documents files."""
+
+    root: str
+    crawl_root: str
+    fingerprint: str  # of extraction, which sees one WARC file
+    corpus_fingerprint: str  # of everything behind it, which sees them all
+    config: DocumentsConfig
+    files: tuple[Unit, ...]
+    buckets: tuple[Unit, ...]
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Commit]:
+        run = partial(
+            extract, config=self.config, crawl_root=self.crawl_root, buckets=len(self.buckets)
+        )
+        first = Step(name="extract", root=self.root, fingerprint=self.fingerprint, run=run)
+        last = Step(
+            name="documents",
+            root=self.root,
+            fingerprint=self.corpus_fingerprint,
+            run=partial(finish, config=self.config),
+        )
+        return pipeline | beam.Create(self.files) | Run(first) | self._settle() | Run(last)
+
+    def _settle(self) -> beam.PTransform:
+        """What decides, over the whole corpus, which text each page has."""
+        place = (self.root, self.corpus_fingerprint)
+        if self.config.c4:
+            return JoinC4(*place, self.config.c4, self.files, self.buckets)
+        return Deduplicate(*place, self.files, self.buckets)

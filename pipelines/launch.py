@@ -1,0 +1,112 @@
+"""Run one pipeline on an engine, and never wait for a worker that is dead."""
+
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+LOCAL = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+POLL_SECONDS = 0.5
+_CAUSE = re.compile(r"^(?:RuntimeError: )?(?:[\w.]+\.)?(\w+(?:Error|Exception|\w*)): (.+)$", re.MULTILINE)
+_WHERE = re.compile(r" \[while running '[^']*'\]")
+
+
+class EngineError(Exception):
+    """The engine or one of its workers failed; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Where a build runs. Without a runner: this machine, one process a worker."""
+
+    runner: str | None = None
+    workers: int = 0  # 0: as many as there are cores
+    options: tuple[str, ...] = ()  # of Beam, verbatim
+
+    @property
+    def is_local(self) -> bool:
+        return self.runner is None
+
+    def pipeline_options(self) -> PipelineOptions:
+        """Beam's options. Local runs name the FnApiRunner: the default one first tries to download another."""
+        if self.runner is not None:
+            return PipelineOptions([f"--runner={self.runner}", *self.options])
+        workers = self.workers or os.cpu_count() or 1
+        mode = "multi_processing" if workers > 1 else "in_memory"
+        flags = [f"--runner={LOCAL}", f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"]
+        return PipelineOptions([*flags, *self.options])
+
+
+def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], None]) -> None:
+    """Run a pipeline to its end, calling `while_waiting` twice a second. EngineError if it does not succeed."""
+    job = _Job(transform, engine)
+    previous = threading.excepthook
+    threading.excepthook = job.note_thread_death(previous)
+    try:
+        job.start()
+        while not job.ended.wait(POLL_SECONDS):
+            while_waiting()
+        while_waiting()
+    finally:
+        threading.excepthook = previous
+    if job.error is not None:
+        raise EngineError(explain(job.error)) from job.error
+
+
+class _Job:
+    """A pipeline in a thread of its own: the local runner blocks until it is done, and for ever if a worker dies."""
+
+    def __init__(self, transform: beam.PTransform, engine: Engine) -> None:
+        self.transform = transform
+        self.engine = engine
+        self.error: BaseException | None = None
+        self.ended = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="pipeline", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            with_options = beam.Pipeline(options=self.engine.pipeline_options())
+            with_options | self.transform
+            result = with_options.run()
+            state = result.wait_until_finish()
+            if state not in (PipelineState.DONE, None):
+                raise EngineError(f"the {self.engine.runner} job ended as {state}; its own log says why")
+        except BaseException as error:  # it is raised again in the launcher's thread
+            self.error = self.error or error
+        finally:
+            self.ended.set()
+
+    def note_thread_death(
+        self, previous: Callable[[threading.ExceptHookArgs], object]
+    ) -> Callable[[threading.ExceptHookArgs], object]:
+        """The local runner's thread that waits for a worker process raises when the process dies; nothing else
+        notices, and the pipeline would hang."""
+
+        def hook(args: threading.ExceptHookArgs) -> object:
+            if "Worker subprocess exited" not in str(args.exc_value):
+                return previous(args)
+            code = str(args.exc_value).rsplit(" ", 1)[-1]
+            self.error = EngineError(
+                f"a worker process died (exit status {code}): killed, or out of memory. Everything that was "
+                "committed is kept: run the same command again to go on, with fewer --workers if memory was short."
+            )
+            self.ended.set()
+            return None
+
+        return hook
+
+
+def explain(error: BaseException) -> str:
+    """The cause of a failed pipeline in one line: the last exception that the workers' tracebacks name."""
+    if isinstance(error, EngineError):
+        return str(error)
+    found: Sequence[tuple[str, str]] = _CAUSE.findall(str(error))
+    message = f"{found[-1][0]}: {found[-1][1]}" if found else f"{type(error).__name__}: {error}"
+    return _WHERE.sub("", message)

@@ -1,0 +1,185 @@
+"""What a build has to do: its stages, their units, and which of them an earlier run has done."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+
+from mmc4_builder import commits, storage
+from mmc4_builder.commits import Commit
+from mmc4_builder.shards import plan_shards
+from mmc4_builder.workspace import Unit
+from pipelines import shards
+from pipelines.config import Build, ImagesConfig
+from pipelines.documents import Documents
+from pipelines.images import Images
+from pipelines.interleave import Interleave
+from pipelines.scores import Scores
+from pipelines.shards import Shards
+from pipelines.units import unit_fingerprint, units
+
+STAGES = ("documents", "images", "scores", "interleave", "shards")
+FORMAT = 1  # of the files between the stages; a build of another format is not continued
+LISTERS = 16  # commit records looked at side by side: on an object store each look is a request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crawl:
+    """The WARC files of a build, as names below a root: the names are what provenance and resumption know."""
+
+    name: str
+    root: str  # "" where the names are paths themselves
+    warcs: tuple[tuple[str, ...], ...]  # name, and for a local file its size
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The units of one step, and the fingerprint that dates their commits."""
+
+    step: str
+    fingerprint: str
+    units: tuple[Unit, ...]
+
+    def committed(self, root: str) -> list[Commit]:
+        """Records of the units that an earlier run has done under this very configuration."""
+        with ThreadPoolExecutor(LISTERS) as pool:
+            found = pool.map(partial(self._find, root), self.units)
+            return [commit for commit in found if commit is not None]
+
+    def _find(self, root: str, unit: Unit) -> Commit | None:
+        return commits.find(root, self.step, unit.name, unit_fingerprint(self.fingerprint, unit))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One pipeline: what it is made of, and the work by which its progress is known, in the order of running."""
+
+    name: str
+    transform: beam.PTransform
+    work: tuple[Work, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(len(work.units) for work in self.work)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A build: configuration, crawl, and place."""
+
+    build: Build
+    crawl: Crawl
+    root: str
+
+    @property
+    def files(self) -> tuple[Unit, ...]:
+        """A unit for each WARC file; what is made of it bears its number through all stages."""
+        numbered = enumerate(self.crawl.warcs)
+        return tuple(Unit(name=f"{number:05d}", inputs=warc) for number, warc in numbered)
+
+    @property
+    def buckets(self) -> tuple[Unit, ...]:
+        """Buckets of hosts and hashes. Twice the WARC files, so that each stays a few hundred MB of pictures."""
+        return units(min(4096, max(4, 2 * len(self.crawl.warcs))))
+
+    def fingerprints(self) -> dict[str, str]:
+        """By stage: of its own configuration and of everything that it builds on."""
+        own: dict[str, Any] = {
+            "documents": (self.build.documents, len(self.buckets)),
+            "images": (_without_contact(self.build), [unit.inputs for unit in self.files]),
+            "scores": self.build.scores,
+            "interleave": self.build.interleave,
+            "shards": self.build.shards,
+        }
+        chain: dict[str, str] = {}
+        before = str(FORMAT)
+        for name in STAGES:
+            before = chain[name] = commits.fingerprint(before, own[name])
+        return chain
+
+    def stage(self, name: str) -> Stage:
+        """One stage, planned. That of shards needs the commits of interleave: they tell how many tars there are."""
+        make = {
+            "documents": self._documents,
+            "images": self._images,
+            "scores": self._scores,
+            "interleave": self._interleave,
+            "shards": self._shards,
+        }
+        return make[name](self.fingerprints()[name])
+
+    def _documents(self, fingerprint: str) -> Stage:
+        config = self.build.documents
+        released = tuple(Unit(name=f"{i:05d}", inputs=(path,)) for i, path in enumerate(config.c4))
+        everything = commits.fingerprint(fingerprint, [unit.inputs for unit in self.files])
+        transform = Documents(
+            root=self.root,
+            crawl_root=self.crawl.root,
+            fingerprint=fingerprint,
+            corpus_fingerprint=everything,
+            config=config,
+            files=self.files,
+            buckets=self.buckets,
+        )
+        between = (
+            (Work("read_c4", everything, released), Work("join_c4", everything, self.buckets))
+            if config.c4
+            else (
+                Work("judge_urls", everything, self.buckets),
+                Work("claim_lines", everything, self.files),
+                Work("judge_lines", everything, self.buckets),
+            )
+        )
+        first, last = Work("extract", fingerprint, self.files), Work("documents", everything, self.files)
+        return Stage(name="documents", transform=transform, work=(first, *between, last))
+
+    def _images(self, fingerprint: str) -> Stage:
+        transform = Images(
+            root=self.root,
+            crawl_root=self.crawl.root,
+            fingerprint=fingerprint,
+            config=self.build.images,
+            files=self.files,
+            buckets=self.buckets,
+        )
+        work = (
+            Work("mention", fingerprint, self.files),
+            Work("images", fingerprint, self.buckets),
+            Work("occurrences", fingerprint, self.buckets),
+        )
+        return Stage(name="images", transform=transform, work=work)
+
+    def _scores(self, fingerprint: str) -> Stage:
+        transform = Scores(self.root, fingerprint, self.build.scores, self.files, self.buckets)
+        work = (Work("embed", fingerprint, self.buckets), Work("scores", fingerprint, self.files))
+        return Stage(name="scores", transform=transform, work=work)
+
+    def _interleave(self, fingerprint: str) -> Stage:
+        transform = Interleave(self.root, fingerprint, self.build.interleave, self.files)
+        work = (Work("interleave", fingerprint, self.files),)
+        return Stage(name="interleave", transform=transform, work=work)
+
+    def _shards(self, fingerprint: str) -> Stage:
+        written = commits.load_all(self.root, "interleave", [unit.name for unit in self.files])
+        counts = [commit.counts["documents.written"] for commit in written]
+        tars = shards.plan(plan_shards(counts, self.build.shards.documents))
+        transform = Shards(self.root, fingerprint, self.build.shards, self.build.interleave.core, tars)
+        return Stage(name="shards", transform=transform, work=(Work("shards", fingerprint, tars),))
+
+
+def remove_stale(root: str, work: Work, valid: Iterable[Commit]) -> int:
+    """Delete the records of a step that belong to another configuration, so that a listing tells progress."""
+    names = {commit.unit for commit in valid}
+    stale = [name for name in commits.done(root, work.step) if name not in names]
+    for name in stale:
+        storage.remove(commits.path_of(root, work.step, name))
+    return len(stale)
+
+
+def _without_contact(build: Build) -> ImagesConfig:
+    """Who fetches is no part of what is fetched."""
+    fetch = build.images.fetch
+    return replace(build.images, fetch=fetch and replace(fetch, contact="https://example.org/"))
