@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from mmc4_builder import clip, crawl, storage, transport
 from mmc4_builder.cli import UsageError
@@ -97,12 +98,12 @@ def find_crawl(args: argparse.Namespace) -> Crawl:
     if args.input:
         paths = crawl.expand_inputs(args.input, args.limit)
         return Crawl(name="input", root="", warcs=tuple((path, *_size(path)) for path in paths))
-    name, root = args.crawl, args.crawl_root
-    if name == "sample":
-        name, root = sample_crawl(args.output)
-    paths = crawl.list_crawl(name, root, limit=args.limit)
-    names = [path.removeprefix(root.rstrip("/") + "/") for path in paths]
-    return Crawl(name=name, root=root, warcs=tuple((n, *_size(path)) for n, path in zip(names, paths, strict=True)))
+    if args.crawl == "sample":
+        return sample_crawl(args.output)
+    root = args.crawl_root.rstrip("/")
+    paths = crawl.list_crawl(args.crawl, root, limit=args.limit)
+    warcs = tuple((path.removeprefix(f"{root}/"), *_size(path)) for path in paths)
+    return Crawl(name=args.crawl, root=root, warcs=warcs)
 
 
 def _size(path: str) -> tuple[str, ...]:
@@ -110,17 +111,18 @@ def _size(path: str) -> tuple[str, ...]:
     return (str(os.path.getsize(path)),) if storage.is_local(path) else ()
 
 
-def sample_crawl(output: str) -> tuple[str, str]:
-    """Write the sample crawl beside what is built of it, once."""
-    from mmc4_builder import sample
+def sample_crawl(output: str) -> Crawl:
+    """The sample crawl, written beside what is built of it, once."""
+    from mmc4_builder.sample import pack
 
     if not storage.is_local(output):
         raise UsageError(f"the sample crawl is written beside its build: --output must be a folder, not {output!r}")
-    root = storage.join(output, "crawl")
-    if not storage.exists(storage.join(root, f"crawl-data/{sample.NAME}/warc.paths.gz")):
+    root = Path(output, "crawl")
+    names = [pack.warc_path(number) for number in range(pack.WARC_FILES)]
+    if not (root / "crawl-data" / pack.CRAWL / "warc.paths.gz").exists():  # written last
         print("writing the sample crawl", file=sys.stderr)
-        sample.write_crawl(root)
-    return sample.NAME, root
+        pack.write_crawl(root)
+    return Crawl(name=pack.CRAWL, root=str(root), warcs=tuple((name, *_size(str(root / name))) for name in names))
 
 
 def next_steps(plan: Plan, ran: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urljoin
 
 import apache_beam as beam
 import pyarrow as pa
@@ -68,19 +69,15 @@ def not_a_page(record: warc.Record) -> str | None:
     """Why a response is no HTML page, or None."""
     if record.status != 200:
         return "http_status"
-    return None if record.content_type.startswith(HTML_TYPES) else "not_html"
+    return None if record.content_type in HTML_TYPES else "not_html"
 
 
 def candidate(
     record: warc.Record, name: str, workspace: Workspace, config: DocumentsConfig
 ) -> dict[str, Any] | None:
     """The row of a page that C4's rules for single pages leave, or None, counted."""
-    try:
-        markup, _ = decode(record.payload, record.content_type)
-        page = html.parse_page(markup, record.url, config.html)
-    except html.HtmlError as error:
-        workspace.bury("pages", error.reason, url=record.url, offset=record.offset, detail=str(error))
-        return None
+    markup, _ = decode(record.payload, record.header("content-type"))
+    page = html.parse_page(markup, record.url, config.html)
     if config.c4:
         return page_row(record, name, page, page.lines, range(len(page.lines)))
     clean = text.clean_lines(page.lines, rules=config.text)
@@ -137,7 +134,7 @@ class Archive:
                 timestamp=record.timestamp,
             )
         elif 300 <= record.status < 400 and picture:
-            self._redirects[record.url] = warc.location(record)
+            self._redirects[record.url] = urljoin(record.url, record.header("location"))
         return picture
 
     def table(self, hops: int = 5) -> pa.Table:

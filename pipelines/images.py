@@ -99,7 +99,7 @@ def outcomes(
             wanted = [url for url in chunk if url not in done or done[url][1] is None]
             for fetched in fetch_all(wanted, config.fetch):
                 done[fetched.url] = _settle(*_fetched(fetched), config)
-        yield from ((url, done.get(url, (None, None, "not_archived"))) for url in chunk)
+        yield from ((url, done.get(url, (None, None, "missing"))) for url in chunk)
 
 
 def read_archived(row: dict[str, Any]) -> tuple[Got | None, str | None]:

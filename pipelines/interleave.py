@@ -45,7 +45,7 @@ def _decided(
         decision = decide(document["url"], document["sentences"], images, config)
         workspace.tally("documents", decision.reason)
         for reason in decision.reasons:
-            workspace.tally("pictures", reason)
+            workspace.tally("images", reason)
         stays = decision.document is not None
         decisions.append(
             {

@@ -20,7 +20,7 @@ STEPS = (
     ("documents", "c4", ("read_c4", "join_c4")),
     ("images", "mentions", ("mention",)),
     ("images", "urls", ("images",)),
-    ("interleave", "pictures", ("interleave",)),
+    ("interleave", "images", ("interleave",)),
     ("interleave", "documents", ("interleave",)),
     ("shards", "samples", ("shards",)),
 )
@@ -99,7 +99,7 @@ def gather(plan: Plan, funnel: Funnel) -> report.ReportData:
             ("C4 documents", totals.get(("documents", "pages"), 0)),
             ("pictures stored", totals.get(("images", "urls"), 0)),
             ("documents written", totals.get(("interleave", "documents"), 0)),
-            ("pictures interleaved", totals.get(("interleave", "pictures"), 0)),
+            ("pictures interleaved", totals.get(("interleave", "images"), 0)),
         ),
         histograms=_histograms(found),
         documents=tuple(found.documents),
