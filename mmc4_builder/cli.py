@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -88,11 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, verbatim = _split(arguments)
     top = parser()
     args, unknown = top.parse_known_args(own)
+    # Beam says at each import that a package is missing which only BigQuery needs.
+    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
     try:
+        options = beam_options(unknown, verbatim, top)
         check_usage(args)
         if args.validate:
             return _validate(args.validate)
-        options = beam_options(unknown, verbatim, top)
         from pipelines.command import run  # Beam and all that it drags in
 
         return run(args, options)
@@ -126,19 +129,28 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def beam_options(unknown: list[str], verbatim: list[str], top: argparse.ArgumentParser) -> tuple[str, ...]:
     """Flags that are not ours must be Beam's: its own parser is asked, so that no typing error passes silently."""
-    if unknown:
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        beam = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
-        for options in PipelineOptions.__subclasses__():
-            options._add_argparse_args(beam)
-        _, strange = beam.parse_known_args(unknown)
+    if strange := unknown[:1]:
+        name = strange[0].split("=")[0]
+        ours = [flag for action in top._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(name, ours, 1, cutoff=0.8)
+        if not near:
+            theirs, strange = _ask_beam(unknown)
+            near = difflib.get_close_matches(name, theirs, 1)
         if strange:
-            flags = [flag for action in (*top._actions, *beam._actions) for flag in action.option_strings]
-            near = difflib.get_close_matches(strange[0].split("=")[0], flags, 2)
-            hint = f"did you mean {' or '.join(near)}?" if near else "options that only an engine knows go behind `--`"
+            hint = f"did you mean {near[0]}?" if near else "options that only an engine knows go behind `--`"
             raise UsageError(f"unknown argument {strange[0]!r}; {hint}")
     return (*unknown, *verbatim)
+
+
+def _ask_beam(flags: list[str]) -> tuple[list[str], list[str]]:
+    """All of Beam's flags, and those of `flags` that it does not know."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    beam = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(beam)
+    known = [flag for action in beam._actions for flag in action.option_strings]
+    return known, beam.parse_known_args(flags)[1]
 
 
 def _validate(folder: str) -> int:

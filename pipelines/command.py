@@ -15,7 +15,7 @@ from mmc4_builder.fetch import FetchConfig
 from mmc4_builder.funnel import format_table
 from pipelines.build import BuildError, build
 from pipelines.config import BUILDS, Build, ImagesConfig
-from pipelines.launch import Engine, EngineError
+from pipelines.launch import Engine, EngineError, quiet
 from pipelines.plan import STAGES, Crawl, Plan
 
 MAX_WORD_LIST = 10_000_000  # bytes
@@ -29,6 +29,8 @@ def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
         plan = Plan(build=configure(args), crawl=find_crawl(args), root=args.output.rstrip("/"))
         if "scores" in stages:
             clip.find(plan.build.scores.clip)  # missing weights are said now, not after a day of fetching
+        if args.runner is None:
+            quiet()
         engine = Engine(runner=args.runner, workers=args.workers, options=tuple(beam_options))
         outcome = build(plan, engine, stages=stages, reconfigure=args.reconfigure)
     except FAILURES as error:
@@ -86,9 +88,9 @@ def find_c4(asked: str) -> tuple[str, ...]:
 def bad_words(path: str | None, is_sample: bool) -> tuple[str, ...]:
     """The words themselves travel in the configuration: workers need not reach the file."""
     if path is None:
-        from mmc4_builder import sample
+        from mmc4_builder.sample.special import BAD_WORDS
 
-        return sample.BAD_WORDS if is_sample else ()
+        return BAD_WORDS if is_sample else ()
     text = transport.read_bytes(path, MAX_WORD_LIST).decode("utf-8")
     return tuple(sorted({line.strip().lower() for line in text.splitlines() if line.strip()}))
 
@@ -128,12 +130,10 @@ def sample_crawl(output: str) -> Crawl:
 def next_steps(plan: Plan, ran: Sequence[str]) -> str:
     """Where the results lie."""
     done = f"ran {', '.join(ran)}" if ran else "nothing to do: everything was done before"
-    return "\n".join(
-        (
-            f"{done}.",
-            f"  documents   {plan.root}/docs/       MMC4's own format, one zip a WARC file",
-            f"  training    {plan.root}/shards/     WebDataset tars, pictures included",
-            f"  look        {plan.root}/report.html open it in a browser",
-            f"  check       mmc4-build --validate {plan.root}",
-        )
+    places = (
+        ("docs", "MMC4's own format, one zip a WARC file"),
+        ("shards", "WebDataset tars, pictures included"),
+        ("report.html", "open it in a browser"),
     )
+    there = [f"  {plan.root}/{name:<12} {what}" for name, what in places if storage.exists(f"{plan.root}/{name}")]
+    return "\n".join((f"{done}.", *there, f"  check it with: mmc4-build --validate {plan.root}"))

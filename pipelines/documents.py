@@ -1,10 +1,9 @@
 """Stage 1: WARC files -> C4 documents with the pictures of their pages, in DOM order."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urljoin
 
 import apache_beam as beam
 import pyarrow as pa
@@ -13,17 +12,17 @@ from filters import language, text
 from mmc4_builder import html, sentences, storage, transport, warc
 from mmc4_builder.charset import decode
 from mmc4_builder.commits import Commit
-from mmc4_builder.records import Page, Source
+from mmc4_builder.records import Page
 from mmc4_builder.signals import header_signals
-from mmc4_builder.urls import host_of, image_extension, normalize_url
+from mmc4_builder.urls import normalize_url
 from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
+from pipelines.archive import Archive, warc_path
 from pipelines.c4 import JoinC4, own_text
 from pipelines.config import DocumentsConfig
 from pipelines.dedup import Deduplicate
-from pipelines.schemas import ARCHIVED, C4_TEXTS, DOCUMENTS, LINE_LOSERS, PAGES, URL_CLAIMS, URL_LOSERS
+from pipelines.schemas import C4_TEXTS, DOCUMENTS, LINE_LOSERS, PAGES, URL_CLAIMS, URL_LOSERS
 from pipelines.units import Exchange, Run, Step
 
-PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif"})
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 
@@ -42,15 +41,11 @@ def extract(
                 rows.append(row)
     columns = list(zip(*claims, strict=True)) or [[]] * len(URL_CLAIMS)
     workspace.leave("urls", partition(pa.table(columns, schema=URL_CLAIMS), "key", buckets))
-    workspace.leave("archive", partition(archive.table(), "key", buckets))
-
-def warc_path(crawl_root: str, name: str) -> str:
-    """Where a WARC file lies that provenance knows by its name below the crawl's root."""
-    return storage.join(crawl_root, name) if crawl_root else name
-
+    workspace.leave("archive", partition(archive.pictures(), "key", buckets))
+    workspace.leave("redirects", archive.redirects())
 
 def read_html(
-    path: str, workspace: Workspace, config: DocumentsConfig, archive: "Archive"
+    path: str, workspace: Workspace, config: DocumentsConfig, archive: Archive
 ) -> Iterator[warc.Record]:
     """The HTML pages of a WARC file; pictures are noted in `archive`, and everything is counted."""
     with transport.open_stream(path) as stream:
@@ -112,46 +107,6 @@ def page_row(
         "digest": record.digest,
         "timestamp": record.timestamp,
     }
-
-
-class Archive:
-    """Index of the pictures of one WARC file, so that no second pass over it is needed."""
-
-    def __init__(self, name: str) -> None:
-        self.warc = name
-        self._sources: dict[str, Source] = {}
-        self._redirects: dict[str, str] = {}
-
-    def note(self, record: warc.Record) -> bool:
-        """Remember a picture, or a redirect that may lead to one; whether it was either."""
-        picture = record.content_type.startswith("image/") or image_extension(record.url) in PICTURES
-        if record.status == 200 and picture:
-            self._sources[record.url] = Source(
-                warc=self.warc,
-                offset=record.offset,
-                length=record.length,
-                digest=record.digest,
-                timestamp=record.timestamp,
-            )
-        elif 300 <= record.status < 400 and picture:
-            self._redirects[record.url] = urljoin(record.url, record.header("location"))
-        return picture
-
-    def table(self, hops: int = 5) -> pa.Table:
-        """Rows for the buckets of the hosts that pages name; redirects resolved within this file."""
-        rows = []
-        for url in sorted(self._sources.keys() | self._redirects.keys()):
-            target, left = url, hops
-            while target in self._redirects and left:
-                target, left = self._redirects[target], left - 1
-            if target in self._sources:
-                rows.append({"key": host_key(url), "url": url, **asdict(self._sources[target])})
-        return pa.Table.from_pylist(rows, schema=ARCHIVED)
-
-
-def host_key(url: str) -> int:
-    """Decides which bucket a picture belongs to: all of a host lie in one, so that politeness needs no talk."""
-    return text.url_key(host_of(url))
 
 
 def finish(unit: Unit, workspace: Workspace, *, config: DocumentsConfig) -> None:

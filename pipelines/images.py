@@ -20,7 +20,7 @@ from mmc4_builder.fetch import Fetched, fetch_all
 from mmc4_builder.images import ImageError, StoredImage, normalise
 from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
 from pipelines.config import ImagesConfig
-from pipelines.documents import host_key, warc_path
+from pipelines.archive import FollowRedirects, host_key, newest, warc_path
 from pipelines.schemas import ARCHIVED, IMAGES, MENTIONS, OCCURRENCES, TOTALS
 from pipelines.units import Committed, Exchange, Run, Step
 
@@ -65,8 +65,7 @@ def store(
 ) -> None:
     """One bucket of hosts -> a tar of its pictures, a row for each URL, and how often each picture is shown."""
     mentions = _by_url(workspace.received("mentions", MENTIONS))
-    captures = workspace.received("archive", ARCHIVED)
-    archived = _newest(captures, crawl_root) if config.source != "live" else {}
+    archived = held(workspace, crawl_root) if config.source != "live" else {}
     shown: Counter[int] = Counter()
     with (
         workspace.create(f"images/{unit.name}.tar") as stream,
@@ -83,6 +82,13 @@ def store(
     columns = [list(shown), [unit.name] * len(shown), list(shown.values())]
     table = pa.table(columns, schema=OCCURRENCES)
     workspace.leave("occurrences", partition(table, "key", buckets))
+
+
+def held(workspace: Workspace, crawl_root: str) -> dict[str, dict[str, Any]]:
+    """url -> the record of the crawl that has its picture."""
+    own, led_to = (workspace.received(exchange, ARCHIVED) for exchange in ("archive", "aliased"))
+    rows = {**newest(led_to), **newest(own)}
+    return {url: {**row, "path": warc_path(crawl_root, row["warc"])} for url, row in rows.items()}
 
 
 def outcomes(
@@ -197,13 +203,6 @@ def _by_url(mentions: pa.Table) -> dict[str, tuple[list[str], int]]:
     return urls
 
 
-def _newest(captures: pa.Table, crawl_root: str) -> dict[str, dict[str, Any]]:
-    """url -> its newest capture; of equally old ones the first in the crawl."""
-    rows = sorted(captures.to_pylist(), key=lambda r: (r["warc"], r["offset"]), reverse=True)
-    newest = {row["url"]: row for row in sorted(rows, key=lambda r: r["timestamp"])}
-    return {url: {**row, "path": warc_path(crawl_root, row["warc"])} for url, row in newest.items()}
-
-
 def count_occurrences(unit: Unit, workspace: Workspace) -> None:
     """One bucket of perceptual hashes -> how many documents show each picture, back to the tars that hold it."""
     table = workspace.received("occurrences", OCCURRENCES)
@@ -233,11 +232,15 @@ class Images(beam.PTransform):
         store_step = partial(store, config=self.config, crawl_root=self.crawl_root, buckets=count)
         files = pipeline | "Files" >> beam.Create(self.files)
         mentions = files | Run(step(name="mention", run=partial(mention, config=self.config, buckets=count)))
-        archive = files | Committed(self.root, "extract")
+        archive = (
+            files
+            | Committed(self.root, "extract")
+            | FollowRedirects(self.root, self.fingerprint, self.buckets)
+        )
         stored = (
             (mentions, archive)
             | beam.Flatten()
-            | Exchange(("mentions", "archive"), self.buckets)
+            | Exchange(("mentions", "archive", "aliased"), self.buckets)
             | Run(step(name="images", run=store_step))
         )
         return stored | Exchange(("occurrences",), self.buckets) | Run(step(name="occurrences", run=count_occurrences))

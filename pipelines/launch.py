@@ -1,14 +1,19 @@
 """Run one pipeline on an engine, and never wait for a worker that is dead."""
 
+import logging
 import os
 import re
+import shlex
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 LOCAL = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 POLL_SECONDS = 0.5
@@ -32,14 +37,20 @@ class Engine:
     def is_local(self) -> bool:
         return self.runner is None
 
-    def pipeline_options(self) -> PipelineOptions:
-        """Beam's options. Local runs name the FnApiRunner: the default one first tries to download another."""
+    def pipeline(self) -> beam.Pipeline:
+        """An empty pipeline. Local runs name the FnApiRunner: Beam's default first tries to download another."""
         if self.runner is not None:
-            return PipelineOptions([f"--runner={self.runner}", *self.options])
+            return beam.Pipeline(options=PipelineOptions([f"--runner={self.runner}", *self.options]))
         workers = self.workers or os.cpu_count() or 1
-        mode = "multi_processing" if workers > 1 else "in_memory"
-        flags = [f"--runner={LOCAL}", f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"]
-        return PipelineOptions([*flags, *self.options])
+        command = f"exec {shlex.quote(sys.executable)} -m pipelines.worker"  # no shell between us and the worker
+        environment = SubprocessSDKEnvironment.from_command_string(command) if workers > 1 else None
+        options = PipelineOptions([f"--direct_num_workers={workers}", *self.options])
+        return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
+
+
+def quiet() -> None:
+    """Keep Beam's chatter about local runs, which nobody can act on, off the terminal."""
+    logging.getLogger().setLevel(logging.ERROR)
 
 
 def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], None]) -> None:
@@ -72,9 +83,9 @@ class _Job:
 
     def _run(self) -> None:
         try:
-            with_options = beam.Pipeline(options=self.engine.pipeline_options())
-            with_options | self.transform
-            result = with_options.run()
+            pipeline = self.engine.pipeline()
+            pipeline | self.transform
+            result = pipeline.run()
             state = result.wait_until_finish()
             if state not in (PipelineState.DONE, None):
                 raise EngineError(f"the {self.engine.runner} job ended as {state}; its own log says why")

@@ -147,6 +147,8 @@ class Plan:
         )
         work = (
             Work("mention", fingerprint, self.files),
+            Work("redirects", fingerprint, units(1)),
+            Work("aliases", fingerprint, self.buckets),
             Work("images", fingerprint, self.buckets),
             Work("occurrences", fingerprint, self.buckets),
         )

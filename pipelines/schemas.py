@@ -65,6 +65,9 @@ C4_TEXTS = pa.schema([("row", pa.int32()), ("url", pa.string()), ("text", pa.str
 
 # exchange/archive: pictures that the WARC files hold, to the bucket of the host that a page names.
 ARCHIVED = pa.schema([("key", pa.uint64()), ("url", pa.string()), *SOURCE])
+# exchange/redirects: URLs of pictures that lead elsewhere, to one unit; exchange/aliases: to where they lead.
+REDIRECTS = pa.schema([("url", pa.string()), ("target", pa.string())])
+ALIASES = pa.schema([("key", pa.uint64()), ("url", pa.string()), ("target", pa.string())])
 # exchange/mentions: pictures that documents name, to the bucket of their host.
 MENTIONS = pa.schema([("key", pa.uint64()), ("url", pa.string()), ("unit", pa.string()), ("documents", pa.int32())])
 

@@ -29,10 +29,10 @@ def embed(unit: Unit, workspace: Workspace, model: clip.Clip) -> None:
     """One tar of pictures -> their vectors, and all that is known of them to each documents file that names them."""
     totals = workspace.received("totals", TOTALS)
     shown = dict(zip(totals["key"].to_pylist(), totals["documents"].to_pylist(), strict=True))
-    schema = facts(model.width)
+    schema = facts(model.identity.dim)
     told: dict[str, list[dict[str, Any]]] = {}
     written: set[str] = set()
-    with workspace.parquet(f"scores/images/{unit.name}.parquet", embeddings(model.width)) as rows:
+    with workspace.parquet(f"scores/images/{unit.name}.parquet", embeddings(model.identity.dim)) as rows:
         for group in _groups(read_rows(workspace.path(f"images/{unit.name}.parquet")), TOGETHER):
             vectors = _embed_stored([row for row in group if row["sha256"]], workspace, model)
             for row in group:
@@ -66,7 +66,7 @@ def _slice(tar: Any, row: dict[str, Any]) -> bytes:
 
 def compare(unit: Unit, workspace: Workspace, model: clip.Clip) -> None:
     """One documents file -> for each document its pictures, each with its similarity to every sentence."""
-    known = {row["url"]: row for row in workspace.received("facts", facts(model.width)).to_pylist()}
+    known = {row["url"]: row for row in workspace.received("facts", facts(model.identity.dim)).to_pylist()}
     documents = read_rows(workspace.path(f"documents/{unit.name}.parquet"), ["sentences", "images"])
     number = 0
     with workspace.parquet(f"scores/{unit.name}.parquet", SCORED) as rows:
@@ -95,7 +95,7 @@ def _embed_sentences(
     """Place in the group -> vectors of the sentences [sentences, width], for documents that have a picture."""
     wanted = [i for i, found in enumerate(pictures) if any(image["sha256"] for image in found)]
     sentences = [sentence for i in wanted for sentence in group[i]["sentences"]]
-    vectors = model.embed_texts(sentences) if sentences else np.zeros((0, model.width), np.float32)
+    vectors = model.embed_texts(sentences) if sentences else np.zeros((0, model.identity.dim), np.float32)
     bounds = np.cumsum([0, *(len(group[i]["sentences"]) for i in wanted)])
     return {i: vectors[bounds[n] : bounds[n + 1]] for n, i in enumerate(wanted)}
 
