@@ -1,10 +1,12 @@
 """From the command line to a build, and from its end to what a person reads."""
 
 import argparse
+import contextlib
 import getpass
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ FAILURES = (BuildError, EngineError, crawl.CrawlError, clip.WeightsError, storag
 
 def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
     """Build what the arguments ask for; 0, or 1 with the cause on stderr."""
+    log = os.devnull
     try:
         stages = choose_stages(args.stages)
         plan = Plan(build=configure(args), crawl=find_crawl(args), root=args.output.rstrip("/"))
@@ -31,14 +34,36 @@ def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
             clip.find(plan.build.scores.clip)  # missing weights are said now, not after a day of fetching
         if args.runner is None:
             quiet()
-        engine = Engine(runner=args.runner, workers=args.workers, options=tuple(beam_options))
+            log = log_path(args.output)
+        engine = Engine(runner=args.runner, workers=args.workers, options=tuple(beam_options), log=log)
         outcome = build(plan, engine, stages=stages, reconfigure=args.reconfigure)
     except FAILURES as error:
-        print(f"mmc4-build: {error}", file=sys.stderr, flush=True)
+        print(f"mmc4-build: {error}{keep_details(log, error)}", file=sys.stderr, flush=True)
         return leave(1, error)
+    if log != os.devnull:
+        Path(log).unlink(missing_ok=True)
     print(format_table(outcome.funnel))
     print(next_steps(plan, outcome.ran))
     return 0
+
+
+def log_path(output: str) -> str:
+    """Where the workers of a local run write; empty and removed again when all goes well."""
+    if not storage.is_local(output):
+        return os.devnull
+    Path(output).mkdir(parents=True, exist_ok=True)
+    path = Path(output, "error.log").absolute()
+    path.unlink(missing_ok=True)
+    return str(path)
+
+
+def keep_details(path: str, error: Exception) -> str:
+    """Add the tracebacks of a failed pipeline to the log; where that is, for the end of the message."""
+    if not isinstance(error, EngineError) or path == os.devnull:
+        return ""
+    with contextlib.suppress(OSError), open(path, "a") as log:  # on a full disk the message must do
+        log.write("".join(traceback.format_exception(error)))
+    return f" (details: {path})"
 
 
 def leave(code: int, error: Exception) -> int:

@@ -13,7 +13,7 @@ from mmc4_builder.workspace import Unit
 from pipelines.units import Step, run_unit
 
 
-class UnitModel(ModelHandler[Unit, PredictionResult, Any]):
+class UnitModel(ModelHandler[Unit, PredictionResult, "Held"]):
     """Runs a step whose function takes a model as its third argument.
 
     An example is a work unit, not a picture: what it holds is decoded in the process that has the model and never
@@ -25,13 +25,13 @@ class UnitModel(ModelHandler[Unit, PredictionResult, Any]):
         self._step = step
         self._load = load
 
-    def load_model(self) -> Any:
-        return self._load()
+    def load_model(self) -> "Held":
+        return Held(self._load())
 
     def run_inference(
-        self, batch: Sequence[Unit], model: Any, inference_args: dict[str, Any] | None = None
+        self, batch: Sequence[Unit], model: "Held", inference_args: dict[str, Any] | None = None
     ) -> Iterable[PredictionResult]:
-        step = replace(self._step, run=partial(self._step.run, model=model))
+        step = replace(self._step, run=partial(self._step.run, model=model.model))
         return [PredictionResult(unit, run_unit(unit, step)) for unit in batch]
 
     def get_num_bytes(self, batch: Sequence[Unit]) -> int:
@@ -40,6 +40,13 @@ class UnitModel(ModelHandler[Unit, PredictionResult, Any]):
 
     def get_metrics_namespace(self) -> str:
         return self._step.name
+
+
+@dataclass
+class Held:
+    """RunInference shares a model by weak reference, which not every object can have."""
+
+    model: Any
 
 
 @dataclass

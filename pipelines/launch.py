@@ -17,12 +17,13 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 LOCAL = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 POLL_SECONDS = 0.5
-_CAUSE = re.compile(r"^(?:RuntimeError: )?(?:[\w.]+\.)?(\w+(?:Error|Exception|\w*)): (.+)$", re.MULTILINE)
+OURS = ("mmc4_builder", "filters", "pipelines")
+_CAUSE = re.compile(r"^(?:(\w[\w.]*)\.)?(\w+): (.+)$", re.MULTILINE)
 _WHERE = re.compile(r" \[while running '[^']*'\]")
 
 
 class EngineError(Exception):
-    """The engine or one of its workers failed; the message says what to do."""
+    """The engine or one of its workers failed; the message says what to do, `__cause__` holds every traceback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Engine:
     runner: str | None = None
     workers: int = 0  # 0: as many as there are cores
     options: tuple[str, ...] = ()  # of Beam, verbatim
+    log: str = os.devnull  # what local worker processes write to stderr; the launcher tells what matters of it
 
     @property
     def is_local(self) -> bool:
@@ -42,15 +44,16 @@ class Engine:
         if self.runner is not None:
             return beam.Pipeline(options=PipelineOptions([f"--runner={self.runner}", *self.options]))
         workers = self.workers or os.cpu_count() or 1
-        command = f"exec {shlex.quote(sys.executable)} -m pipelines.worker"  # no shell between us and the worker
+        # `exec`: no shell between us and the worker, or its death and ours would go unnoticed.
+        command = f"exec {shlex.quote(sys.executable)} -m pipelines.worker 2>>{shlex.quote(self.log)}"
         environment = SubprocessSDKEnvironment.from_command_string(command) if workers > 1 else None
         options = PipelineOptions([f"--direct_num_workers={workers}", *self.options])
         return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
 
 
 def quiet() -> None:
-    """Keep Beam's chatter about local runs, which nobody can act on, off the terminal."""
-    logging.getLogger().setLevel(logging.ERROR)
+    """Keep Beam's chatter about local runs off the terminal; it tells each error several times over."""
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
 def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], None]) -> None:
@@ -115,9 +118,12 @@ class _Job:
 
 
 def explain(error: BaseException) -> str:
-    """The cause of a failed pipeline in one line: the last exception that the workers' tracebacks name."""
-    if isinstance(error, EngineError):
-        return str(error)
-    found: Sequence[tuple[str, str]] = _CAUSE.findall(str(error))
-    message = f"{found[-1][0]}: {found[-1][1]}" if found else f"{type(error).__name__}: {error}"
-    return _WHERE.sub("", message)
+    """The cause of a failed pipeline in one line: the last exception that the workers' tracebacks name.
+
+    Our own errors say what to do, so their text is enough; of others the type is told too.
+    """
+    text = str(error)
+    module, name, message = type(error).__module__, type(error).__name__, text
+    if not module.startswith(OURS) and (found := _CAUSE.findall(text)):
+        module, name, message = found[-1]
+    return _WHERE.sub("", message if module.startswith(OURS) else f"{name}: {message}")

@@ -14,8 +14,9 @@ def main() -> None:
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    logging.disable(logging.WARNING)  # the harness tells each of its steps
     from apache_beam.runners.worker import sdk_worker_main
+
+    logging.disable(logging.ERROR)  # the harness tells each of its steps, and the launcher tells what went wrong
 
     sdk_worker_main.main([])
 
