@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from mmc4_builder.contract import IMAGE_KEYS
 from mmc4_builder.findings import Breach, Findings
 from mmc4_builder.mmc4_format import FormatError, decode_doc
 from mmc4_builder.shards import WIDTHS, Format, Sample, member_name, read_members, shard_name, unpack_sample
@@ -66,7 +67,7 @@ class _Pairing:
         except StopIteration:
             self._lost(path, where, f"{doc.get('url')!r}, which the docs files do not hold")
             return
-        if listed is None or listed == _as_listed(doc):
+        if listed is None or _as_listed(listed) == _as_listed(doc):
             return
         if listed.get("url") != doc.get("url"):
             self._lost(path, where, f"{doc.get('url')!r} in the place of {listed.get('url')!r}")
@@ -86,13 +87,10 @@ class _Pairing:
 
 
 def _as_listed(doc: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A shard's document without what the shards stage adds to it."""
-    added = ("member", "image_base64")
+    """A shard's document without what the shards stage adds to it: only the released keys of each image."""
     plain = {key: value for key, value in doc.items() if key != "provenance"}
     if images := _images(doc):
-        plain["image_info"] = [
-            {key: value for key, value in image.items() if key not in added} for image in images
-        ]
+        plain["image_info"] = [{key: image[key] for key in IMAGE_KEYS if key in image} for image in images]
     return plain
 
 
