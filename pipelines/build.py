@@ -18,7 +18,7 @@ from pipelines.launch import Engine
 from pipelines.plan import STAGES, Plan, Stage, remove_stale
 
 PACKAGES = (
-    "apache-beam", "fastwarc", "warcio", "selectolax", "resiliparse", "pycld2", "pillow", "simplejpeg", "numpy",
+    "apache-beam", "fastwarc", "warcio", "resiliparse", "pycld2", "pillow", "simplejpeg", "numpy",
     "scipy", "pyarrow", "open_clip_torch", "torch",
 )  # fmt: skip
 RATES = {"records.entered": "records", "pages.kept": "documents", "urls.kept": "images", "pictures": "images",

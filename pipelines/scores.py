@@ -16,7 +16,6 @@ from mmc4_builder.commits import Commit
 from mmc4_builder.match import similarity_matrix
 from mmc4_builder.workspace import Unit, Workspace, read_rows
 from pipelines.config import ScoresConfig
-from pipelines.inference import RunModel
 from pipelines.schemas import FACTS, SCORED, TOTALS, embeddings, facts
 from pipelines.units import Committed, Exchange, Step
 
@@ -129,6 +128,8 @@ class Scores(beam.PTransform):
     buckets: tuple[Unit, ...]
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Commit]:
+        from pipelines.inference import RunModel  # torch comes with it, which no other stage should wait for
+
         step = partial(Step, root=self.root, fingerprint=self.fingerprint)
         load = partial(clip.load, self.config.clip)
         pictures = (
