@@ -1,4 +1,10 @@
-"""From HTML to a Page: lines of text and pictures in document order, in one linear pass."""
+"""From HTML to a Page: lines of text and pictures in document order, in one linear pass.
+
+A lexer and no tree, for two reasons. The lines that C4's rules expect are Common Crawl's WET, which comes from a
+lexer. And a page may be written to hurt: selectolax's lexbor (1.0.2) takes 6.3 s and 2.9 GB for 55 kB of unclosed
+formatting tags, and quadratic time for nested ones; here every page costs time and memory in proportion to its
+length. On the real pages of the test corpus, lines and positions equal an independent walk of lexbor's tree.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
