@@ -43,7 +43,10 @@ def variants(source: Path, number: int) -> Iterator[Response]:
                     url=record.url.replace(".example", f"{number}.example"),
                     timestamp=record.timestamp,
                     status=record.status,
-                    headers=tuple((name, value.replace(".example", f"{number}.example")) for name, value in record.headers),
+                    headers=tuple(
+                        (name, value.replace(".example", f"{number}.example"))
+                        for name, value in record.headers
+                    ),
                     payload=varied(record, number),
                 )
 
@@ -96,8 +99,12 @@ def resident(pid: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=4, help="how many times the corpus (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--times", type=int, default=4, help="how many times the corpus (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -108,8 +115,21 @@ def main() -> None:
         peaks = []
         for times in (1, args.times):
             some = [str(path) for path in files[: len(sources) * times]]
-            command = [sys.executable, "-c", "import sys; from mmc4_builder.cli import main; sys.exit(main())"]
-            command += ["--input", *some, "--images", "archive", "--clip", "tiny", "--output", f"{folder}/{times}x"]
+            command = [
+                sys.executable,
+                "-c",
+                "import sys; from mmc4_builder.cli import main; sys.exit(main())",
+            ]
+            command += [
+                "--input",
+                *some,
+                "--images",
+                "archive",
+                "--clip",
+                "tiny",
+                "--output",
+                f"{folder}/{times}x",
+            ]
             peak, seconds = peak_megabytes([*command, "--workers", str(args.workers)])
             peaks.append(peak)
             print(f"{times}x: {len(some)} WARC files, peak {peak:.0f} MB, {seconds:.0f} s", file=sys.stderr)

@@ -24,12 +24,25 @@ _EVEN_SHARE = 0.50
 _STEEPNESS = 58.0
 
 
+# Of them, the ones that are single bytes; they are the common ones, and this way costs nothing.
+_BLANKED = bytes(32 if (code < 32 and code not in b"\t\n\r") or code == 127 else code for code in range(256))
+_MAX_CHARS = 10_000  # langdetect looks no further either
+
+
 def score(text: str) -> float:
     """How surely `text` is English, 0 to 1; 0 where no English is found. Never raises, whatever it holds."""
-    encoded = _REFUSED.sub(" ", text).encode("utf-8")
-    _, _, languages = pycld2.detect(encoded, isPlainText=True)
+    beginning = text[:_MAX_CHARS]
+    try:
+        languages = _detect(beginning.encode("utf-8", "replace").translate(_BLANKED))
+    except pycld2.error:
+        languages = _detect(_REFUSED.sub(" ", beginning).encode("utf-8"))
     percent = sum(share for _, code, share, _ in languages if code == "en")
     return 1.0 / (1.0 + math.exp(-_STEEPNESS * (percent / 100.0 - _EVEN_SHARE))) if percent else 0.0
+
+
+def _detect(encoded: bytes) -> tuple[tuple[str, str, int, float], ...]:
+    found: tuple[tuple[str, str, int, float], ...] = pycld2.detect(encoded, isPlainText=True)[2]
+    return found
 
 
 def reject(score: float, *, min_english: float = 0.99) -> str | None:

@@ -79,7 +79,7 @@ def clean_lines(
             dropped[reason] += 1
         else:
             kept.append((index, line))
-    if sum(sentences(line) for _, line in kept) < rules.min_sentences:
+    if not _has_sentences((line for _, line in kept), rules.min_sentences, sentences):
         return "too_few_sentences"
     return _clean_page(kept, dropped)
 
@@ -88,10 +88,13 @@ def keep_lines(
     page: CleanPage,
     drop: Sequence[bool] | npt.NDArray[np.bool_],
     *,
+    keys: Sequence[int] | None = None,
     rules: TextRules = C4,
     sentences: Callable[[str], int] = count_sentences,
 ) -> CleanPage | str:
     """Drop the lines that another page keeps (`drop`, one flag a line) and repeats within the page.
+
+    `keys` are the lines' own, where they are at hand.
 
     A page with nothing left, or with fewer than `min_sentences`, is rejected: too_few_unique_sentences.
     """
@@ -100,9 +103,8 @@ def keep_lines(
     dropped = Counter(page.dropped)
     kept: list[tuple[int, str]] = []
     seen: set[int] = set()
-    for index, line, gone, key in zip(
-        page.indices, page.lines, drop, line_keys(page.lines).tolist(), strict=True
-    ):
+    keys = line_keys(page.lines).tolist() if keys is None else keys
+    for index, line, gone, key in zip(page.indices, page.lines, drop, keys, strict=True):
         if gone:
             dropped["duplicate_elsewhere"] += 1
         elif key in seen:
@@ -110,13 +112,10 @@ def keep_lines(
         else:
             seen.add(key)
             kept.append((index, line))
-    if not kept or sentences("\n".join(line for _, line in kept)) < rules.min_sentences:
+    lines = tuple(line for _, line in kept)
+    if not lines or not _has_sentences(_beginnings(lines), rules.min_sentences, sentences, together=False):
         return "too_few_unique_sentences"
-    return CleanPage(
-        lines=tuple(line for _, line in kept),
-        indices=tuple(index for index, _ in kept),
-        dropped=dict(dropped),
-    )
+    return CleanPage(lines=lines, indices=tuple(index for index, _ in kept), dropped=dict(dropped))
 
 
 def line_keys(lines: Iterable[str]) -> npt.NDArray[np.uint64]:
@@ -164,6 +163,8 @@ class BadWords:
 
     def reject(self, text: str) -> str | None:
         """`bad_words` where the text of a page holds a listed word, else None."""
+        if not len(self):
+            return None
         lower = text.lower()
         runs = set(_WORD.findall(lower))
         if not self._words.isdisjoint(runs):
@@ -171,6 +172,25 @@ class BadWords:
         if any(parts <= runs and pattern.search(lower) for parts, pattern in self._phrases):
             return "bad_words"
         return None
+
+
+def _has_sentences(
+    texts: Iterable[str], least: int, sentences: Callable[[str], int], *, together: bool = True
+) -> bool:
+    """Whether the texts hold that many sentences, all of them together or any one; no further text is looked at."""
+    found = 0
+    for text in texts:
+        found = sentences(text) + (found if together else 0)
+        if found >= least:
+            return True
+    return found >= least
+
+
+def _beginnings(lines: Sequence[str]) -> Iterator[str]:
+    """The first dozen lines as one text, then all of them: text that follows takes no sentence away."""
+    if len(lines) > 12:
+        yield "\n".join(lines[:12])
+    yield "\n".join(lines)
 
 
 def _text_length(lines: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ import difflib
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mmc4_builder import __version__
 
@@ -46,40 +47,80 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--crawl", metavar="NAME", help="`sample`, or a crawl such as CC-MAIN-2024-10")
-    group.add_argument("--crawl-root", metavar="URL", default=DEFAULT_ROOT,
-                       help="where crawl-data/ lies: https://, s3://, or a folder (default: %(default)s)")
+    group.add_argument(
+        "--crawl-root",
+        metavar="URL",
+        default=DEFAULT_ROOT,
+        help="where crawl-data/ lies: https://, s3://, or a folder (default: %(default)s)",
+    )
     group.add_argument("--input", metavar="WARC", nargs="+", help="WARC files instead of a crawl; globs work")
     group.add_argument("--limit", metavar="N", type=int, help="only the first N WARC files")
-    group.add_argument("--config", choices=("mmc4", "mmc4_core", "sample"),
-                       help="the rules (default: mmc4; for the sample crawl: sample)")
-    group.add_argument("--c4", metavar="rules|DIR", default="rules",
-                       help="`rules` makes documents of the pages by C4's rules; a folder of released "
-                            "c4-train.*.json.gz keeps exactly those documents (default: %(default)s)")
-    group.add_argument("--bad-words", metavar="FILE",
-                       help="path or URL of a list, one word a line; pages with one of them are dropped, as in C4")
-    group.add_argument("--images", choices=("archive", "live", "both"),
-                       help="pictures from the WARC files, from the web, or from the files first and then the web "
-                            "(default: live; for the sample crawl: archive)")
-    group.add_argument("--clip", metavar="MODEL:WEIGHTS",
-                       help="a model of open_clip with a tag or a local checkpoint, or `tiny`, which is shipped and "
-                            "knows only the sample (default: ViT-L-14:openai; for the sample crawl: tiny)")
-    group.add_argument("--shard-format", choices=("mmc4", "openflamingo"), default="mmc4",
-                       help="pictures as members of the tar, or base64 inside the JSON (default: %(default)s)")
+    group.add_argument(
+        "--config",
+        choices=("mmc4", "mmc4_core", "sample"),
+        help="the rules (default: mmc4; for the sample crawl: sample)",
+    )
+    group.add_argument(
+        "--c4",
+        metavar="rules|DIR",
+        default="rules",
+        help="`rules` makes documents of the pages by C4's rules; a folder of released "
+        "c4-train.*.json.gz keeps exactly those documents (default: %(default)s)",
+    )
+    group.add_argument(
+        "--bad-words",
+        metavar="FILE",
+        help="path or URL of a list, one word a line; pages with one of them are dropped, as in C4",
+    )
+    group.add_argument(
+        "--images",
+        choices=("archive", "live", "both"),
+        help="pictures from the WARC files, from the web, or from the files first and then the web "
+        "(default: live; for the sample crawl: archive)",
+    )
+    group.add_argument(
+        "--clip",
+        metavar="MODEL:WEIGHTS",
+        help="a model of open_clip with a tag or a local checkpoint, or `tiny`, which is shipped and "
+        "knows only the sample (default: ViT-L-14:openai; for the sample crawl: tiny)",
+    )
+    group.add_argument(
+        "--shard-format",
+        choices=("mmc4", "openflamingo"),
+        default="mmc4",
+        help="pictures as members of the tar, or base64 inside the JSON (default: %(default)s)",
+    )
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--output", metavar="DIR", help="folder or object-store prefix; an unfinished build goes on")
-    group.add_argument("--stages", metavar="S,S",
-                       help="run only these of documents,images,scores,interleave,shards (default: all)")
-    group.add_argument("--workers", metavar="N", type=int, default=0,
-                       help="processes of a local run (default: one a core)")
-    group.add_argument("--runner", metavar="RUNNER",
-                       help="Beam runner, such as SparkRunner, FlinkRunner or DataflowRunner (default: this machine)")
-    group.add_argument("--contact", metavar="URL", default="",
-                       help="where site owners reach you: part of the User-Agent of live fetching "
-                            "(default: mailto: your user and host name)")
-    group.add_argument("--reconfigure", action="store_true",
-                       help="let a changed configuration redo, in place, the stages that depend on it")
+    group.add_argument(
+        "--output", metavar="DIR", help="folder or object-store prefix; an unfinished build goes on"
+    )
+    group.add_argument(
+        "--stages",
+        metavar="S,S",
+        help="run only these of documents,images,scores,interleave,shards (default: all)",
+    )
+    group.add_argument(
+        "--workers", metavar="N", type=int, default=0, help="processes of a local run (default: one a core)"
+    )
+    group.add_argument(
+        "--runner",
+        metavar="RUNNER",
+        help="Beam runner, such as SparkRunner, FlinkRunner or DataflowRunner (default: this machine)",
+    )
+    group.add_argument(
+        "--contact",
+        metavar="URL",
+        default="",
+        help="where site owners reach you: part of the User-Agent of live fetching "
+        "(default: mailto: your user and host name)",
+    )
+    group.add_argument(
+        "--reconfigure",
+        action="store_true",
+        help="let a changed configuration redo, in place, the stages that depend on it",
+    )
     group.add_argument("--validate", metavar="DIR", help="build nothing; check what lies in a folder")
 
 
@@ -112,7 +153,9 @@ def check_usage(args: argparse.Namespace) -> None:
     if args.validate:
         return
     if bool(args.crawl) == bool(args.input):
-        raise UsageError("give either --crawl NAME or --input WARC ... (try: --crawl sample --output build/sample)")
+        raise UsageError(
+            "give either --crawl NAME or --input WARC ... (try: --crawl sample --output build/sample)"
+        )
     if not args.output:
         raise UsageError("where to? give --output DIR, or --output gs://bucket/prefix")
     for flag in ("limit", "workers"):
@@ -146,7 +189,7 @@ def _ask_beam(flags: list[str]) -> tuple[list[str], list[str]]:
     """All of Beam's flags, and those of `flags` that it does not know."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    beam = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    beam: Any = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(beam)
     known = [flag for action in beam._actions for flag in action.option_strings]

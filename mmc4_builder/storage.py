@@ -76,7 +76,7 @@ def write_atomic(path: str) -> Iterator[BinaryIO]:
             yield stream
     else:
         with tempfile.TemporaryFile() as spool:
-            yield spool  # type: ignore[misc]  # a TemporaryFile is a BinaryIO in all but name
+            yield spool
             spool.seek(0)
             with _filesystems().create(path, compression_type="uncompressed") as target:
                 shutil.copyfileobj(spool, target, 1 << 20)
@@ -95,7 +95,7 @@ def _local_temporary(path: str) -> Iterator[BinaryIO]:
     temporary = os.path.join(folder, f".{name}.{uuid4().hex}.tmp")
     try:
         with open(temporary, "xb", buffering=1 << 20) as stream:
-            yield stream  # type: ignore[misc]
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

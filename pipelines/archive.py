@@ -7,6 +7,7 @@ from urllib.parse import urljoin
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.pvalue import PCollection
 
 from filters.text import url_key
 from mmc4_builder import storage, warc
@@ -41,8 +42,17 @@ class Archive:
 
     def note(self, record: warc.Record) -> bool:
         """Remember a picture, or a redirect that may lead to one; whether it was either."""
-        picture = record.content_type.startswith("image/") or image_extension(record.url) in PICTURES
-        if record.status == 200 and picture:
+        if not (record.content_type.startswith("image/") or image_extension(record.url) in PICTURES):
+            return False
+        if record.status == 200:
+            self._note_picture(record)
+        elif 300 <= record.status < 400:
+            self._redirects[record.url] = _target(record)
+        return record.status == 200 or 300 <= record.status < 400
+
+    def _note_picture(self, record: warc.Record) -> None:
+        known = self._sources.get(record.url)
+        if known is None or known.timestamp < record.timestamp:
             self._sources[record.url] = Source(
                 warc=self.warc,
                 offset=record.offset,
@@ -50,19 +60,26 @@ class Archive:
                 digest=record.digest,
                 timestamp=record.timestamp,
             )
-        elif 300 <= record.status < 400 and picture:
-            self._redirects[record.url] = urljoin(record.url, record.header("location"))
-        return picture
 
     def pictures(self) -> pa.Table:
         """Rows for the buckets of their hosts."""
-        rows = [{"key": host_key(url), "url": url, **asdict(self._sources[url])} for url in sorted(self._sources)]
+        rows = [
+            {"key": host_key(url), "url": url, **asdict(self._sources[url])} for url in sorted(self._sources)
+        ]
         return pa.Table.from_pylist(rows, schema=ARCHIVED)
 
     def redirects(self) -> dict[str, pa.Table]:
         """Rows for the one unit that follows redirects; Common Crawl's page files hold none."""
         rows = [{"url": url, "target": self._redirects[url]} for url in sorted(self._redirects)]
         return {units(1)[0].name: pa.Table.from_pylist(rows, schema=REDIRECTS)} if rows else {}
+
+
+def _target(record: warc.Record) -> str:
+    """Where a redirect leads; nowhere is a target too, at which no picture is held."""
+    try:
+        return urljoin(record.url, record.header("location"))
+    except ValueError:  # broken brackets
+        return ""
 
 
 def follow(redirects: dict[str, str], url: str) -> str | None:
@@ -111,7 +128,7 @@ class FollowRedirects(beam.PTransform):
     fingerprint: str
     buckets: tuple[Unit, ...]
 
-    def expand(self, extracted: beam.PCollection[Commit]) -> beam.PCollection[Commit]:
+    def expand(self, extracted: PCollection[Commit]) -> PCollection[Commit]:
         step = partial(Step, root=self.root, fingerprint=self.fingerprint)
         count = len(self.buckets)
         aliases = (

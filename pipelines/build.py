@@ -44,12 +44,8 @@ def build(
     """Run the named stages; what an earlier run committed is not done again."""
     claim(plan, reconfigure)
     storage.sweep(plan.root)
-    ran = []
-    for name in STAGES:
-        if name in stages:
-            require_earlier(plan, name)
-            if run_stage(plan, plan.stage(name), engine, stream):
-                ran.append(name)
+    require_earlier(plan, stages)
+    ran = [name for name in STAGES if name in stages and run_stage(plan, plan.stage(name), engine, stream)]
     if "shards" in stages:
         tidy(plan)
     return Outcome(funnel=summary.write(plan), ran=tuple(ran))
@@ -110,7 +106,11 @@ def claim(plan: Plan, reconfigure: bool) -> None:
     now = describe(plan)
     if storage.exists(path):
         before = json.loads(storage.read(path))
-        changed = [stage for stage in STAGES if before.get("fingerprints", {}).get(stage) != now["fingerprints"][stage]]
+        changed = [
+            stage
+            for stage in STAGES
+            if before.get("fingerprints", {}).get(stage) != now["fingerprints"][stage]
+        ]
         if before.get("crawl") != now["crawl"]:
             raise BuildError(
                 f"{plan.root} holds a build of crawl {before.get('crawl')!r}, not of {plan.crawl.name!r}: "
@@ -132,33 +132,38 @@ def describe(plan: Plan) -> dict[str, Any]:
         "config": json.loads(json.dumps(asdict(plan.build))),
         "fingerprints": plan.fingerprints(),
         "seeds": {},  # nothing is drawn at random: ties are broken by hash and by place in the crawl
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in PACKAGES},
         "warcs": [list(warc) for warc in plan.crawl.warcs],
     }
 
 
-def differences(before: dict[str, Any], now: dict[str, Any], at: str = "") -> list[str]:
-    """`key: was -> is` for each value of the configuration that differs."""
-    if at == "":
-        found = differences(before.get("config", {}), now["config"], "config")
-        same_files = before.get("warcs") == now["warcs"]
-        return found + ([] if same_files else [f"{len(before.get('warcs', []))} -> {len(now['warcs'])} WARC files"])
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`key: was -> is` for each value that differs of what two runs were asked for."""
+    found = _differences(before.get("config", {}), now["config"], "")
+    if before.get("warcs") != now["warcs"]:
+        found.append(f"{len(before.get('warcs', []))} -> {len(now['warcs'])} WARC files")
+    return found
+
+
+def _differences(before: Any, now: Any, at: str) -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         keys = sorted(before.keys() | now.keys())
-        return [line for key in keys for line in differences(before.get(key), now.get(key), f"{at}.{key}")]
-    return [] if before == now else [f"{at.removeprefix('config.')}: {before!r} -> {now!r}"]
+        return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{at}.{key}")]
+    return [] if before == now else [f"{at.removeprefix('.')}: {before!r} -> {now!r}"]
 
 
-def require_earlier(plan: Plan, name: str) -> None:
-    """A stage reads what those before it committed; without it there is nothing to start from."""
-    for earlier in STAGES[: STAGES.index(name)]:
-        missing = [
-            work.step for work in plan.stage(earlier).work if len(work.committed(plan.root)) < len(work.units)
-        ]
+def require_earlier(plan: Plan, stages: Sequence[str]) -> None:
+    """A stage reads what those before it committed; those that are not to be run must be done."""
+    for name in STAGES[: max(map(STAGES.index, stages))]:
+        if name in stages:
+            continue
+        missing = [work.step for work in plan.stage(name).work if len(work.committed(plan.root)) < len(work.units)]
         if missing:
+            needed_by = next(stage for stage in stages if STAGES.index(stage) > STAGES.index(name))
             raise BuildError(
-                f"stage {name!r} needs stage {earlier!r}, of which {', '.join(missing)} is not done: "
-                f"run --stages {earlier} first"
+                f"stage {needed_by!r} needs stage {name!r}, of which {', '.join(missing)} is not done: "
+                f"run --stages {name} first"
             )
 
 
@@ -174,5 +179,3 @@ def tidy(plan: Plan) -> None:
         for name in storage.names(storage.join(plan.root, folder)):
             if f"{folder}/{name}" not in named:
                 storage.remove(storage.join(plan.root, folder, name))
-
-

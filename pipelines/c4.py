@@ -2,15 +2,19 @@
 
 import gzip
 import json
+import math
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
+from typing import IO, cast
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.pvalue import PCollection
 
 from filters.text import url_key
 from mmc4_builder import transport
@@ -29,16 +33,27 @@ def read_c4(unit: Unit, workspace: Workspace, *, buckets: int) -> None:
 
 
 def _documents(path: str, workspace: Workspace) -> Iterator[dict[str, object]]:
-    with transport.open_stream(path) as stream, gzip.open(stream) as lines:
-        for number, line in enumerate(lines):
+    with transport.open_stream(path) as stream:
+        for number, line in enumerate(_lines(stream, path)):
             try:
-                row = json.loads(line)
-                url, timestamp, text = row["url"], row["timestamp"], row["text"]
-                datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                workspace.bury("c4", "not_a_c4_document", file=path, line=number, detail=repr(error))
-                continue
-            yield {"key": url_key(normalize_url(url)), "timestamp": timestamp, "url": url, "text": text}
+                yield _claim(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                workspace.bury("c4", "not_a_c4_document", file=path, line=number, detail=repr(error)[:200])
+
+
+def _lines(stream: transport.ByteStream, path: str) -> Iterator[bytes]:
+    try:
+        with gzip.GzipFile(fileobj=cast(IO[bytes], stream)) as lines:
+            yield from lines
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise transport.TransportError(f"{path} is damaged ({error}); fetch it again") from error
+
+
+def _claim(row: dict[str, str]) -> dict[str, object]:
+    """The row for the bucket; raises where the document is none, such as text that UTF-8 cannot hold."""
+    url, timestamp, text = row["url"], row["timestamp"], row["text"]
+    url.encode(), text.encode(), _instant(timestamp)
+    return {"key": url_key(normalize_url(url)), "timestamp": timestamp, "url": url, "text": text}
 
 
 def join_c4(unit: Unit, workspace: Workspace) -> None:
@@ -64,13 +79,23 @@ def join_c4(unit: Unit, workspace: Workspace) -> None:
 
 
 def _seconds(table: pa.Table) -> np.ndarray:
-    times = [datetime.fromisoformat(t.replace("Z", "+00:00")).timestamp() for t in table["timestamp"].to_pylist()]
-    return np.asarray(times, dtype=np.float64)
+    return np.asarray([_time(timestamp) for timestamp in table["timestamp"].to_pylist()], dtype=np.float64)
 
 
-def nearest(
-    page_keys: np.ndarray, page_times: np.ndarray, keys: np.ndarray, times: np.ndarray
-) -> list[int]:
+def _time(timestamp: str) -> float:
+    """Of a capture; one that no calendar knows, such as 31 February, is far from every other."""
+    try:
+        return _instant(timestamp)
+    except ValueError:
+        return -math.inf
+
+
+def _instant(timestamp: str) -> float:
+    """Seconds since 1970; of `2019-04-25T12:57:54.123Z` the fraction, which may have nine digits, is left out."""
+    return datetime.fromisoformat(timestamp[:19]).replace(tzinfo=timezone.utc).timestamp()
+
+
+def nearest(page_keys: np.ndarray, page_times: np.ndarray, keys: np.ndarray, times: np.ndarray) -> list[int]:
     """For each wanted (key, time), the row of the page of that key nearest in time, or -1.
 
     Of two equally near ones the earlier, of equally old ones the first row.
@@ -81,7 +106,9 @@ def nearest(
     return [
         min(
             by_key.get(key, [-1]),
-            key=lambda row: (abs(page_times[row] - time), page_times[row], row) if row >= 0 else (0.0, 0.0, 0),
+            key=lambda row: (
+                (abs(page_times[row] - time), page_times[row], row) if row >= 0 else (0.0, 0.0, 0)
+            ),
         )
         for key, time in zip(keys.tolist(), times.tolist(), strict=True)
     ]
@@ -120,7 +147,7 @@ class JoinC4(beam.PTransform):
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
 
-    def expand(self, extracted: beam.PCollection[Commit]) -> beam.PCollection[Unit]:
+    def expand(self, extracted: PCollection[Commit]) -> PCollection[Unit]:
         step = partial(Step, root=self.root, fingerprint=self.fingerprint)
         sources = [Unit(name=f"{i:05d}", inputs=(path,)) for i, path in enumerate(self.c4_files)]
         released = (

@@ -25,7 +25,9 @@ class Decision:
     kept: tuple[int, ...]  # pictures of `document`, as indices into `reasons`
 
 
-def decide(url: str, sentences: Sequence[str], images: Sequence[Scored], config: InterleaveConfig) -> Decision:
+def decide(
+    url: str, sentences: Sequence[str], images: Sequence[Scored], config: InterleaveConfig
+) -> Decision:
     """Apply every rule to one document. Pictures of a document that goes, go with it: `document_dropped`."""
     reasons = judge_images(images, config)
     kept = [i for i, reason in enumerate(reasons) if reason is None]

@@ -8,6 +8,7 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from apache_beam.pvalue import PCollection
 
 from mmc4_builder.commits import Commit
 from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
@@ -65,7 +66,10 @@ def _send_back(workspace: Workspace, exchange: str, losers: pa.Table, schema: pa
 def claim_lines(unit: Unit, workspace: Workspace, *, buckets: int) -> None:
     """Documents file -> the lines of the pages that survived, to the buckets of their hashes."""
     lost = set(workspace.received("url_losers", URL_LOSERS)["row"].to_pylist())
-    keys, owners, rows, lines = [], [], [], []
+    keys: list[int] = []
+    owners: list[int] = []
+    rows: list[int] = []
+    lines: list[int] = []
     path = workspace.path(f"documents/pages/{unit.name}.parquet")
     for row, page in enumerate(read_rows(path, ["url_key", "line_keys"])):
         if row not in lost:
@@ -87,10 +91,8 @@ class Deduplicate(beam.PTransform):
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
 
-    def expand(self, extracted: beam.PCollection[Commit]) -> beam.PCollection[Unit]:
-        urls = (
-            extracted | Exchange(("urls",), self.buckets) | Run(self._step("judge_urls", judge_urls))
-        )
+    def expand(self, extracted: PCollection[Commit]) -> PCollection[Unit]:
+        urls = extracted | Exchange(("urls",), self.buckets) | Run(self._step("judge_urls", judge_urls))
         lines = (
             urls
             | Exchange(("url_losers",), self.files)

@@ -7,9 +7,10 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.pvalue import PCollection
 
 from filters import language, text
-from mmc4_builder import html, sentences, storage, transport, warc
+from mmc4_builder import html, sentences, transport, warc
 from mmc4_builder.charset import decode
 from mmc4_builder.commits import Commit
 from mmc4_builder.records import Page
@@ -21,7 +22,7 @@ from pipelines.c4 import JoinC4, own_text
 from pipelines.config import DocumentsConfig
 from pipelines.dedup import Deduplicate
 from pipelines.schemas import C4_TEXTS, DOCUMENTS, LINE_LOSERS, PAGES, URL_CLAIMS, URL_LOSERS
-from pipelines.units import Exchange, Run, Step
+from pipelines.units import Run, Step
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 
@@ -39,10 +40,11 @@ def extract(
             if row is not None:
                 claims.append((row["url_key"], row["timestamp"], unit.name, len(claims)))
                 rows.append(row)
-    columns = list(zip(*claims, strict=True)) or [[]] * len(URL_CLAIMS)
+    columns = [[claim[i] for claim in claims] for i in range(len(URL_CLAIMS))]
     workspace.leave("urls", partition(pa.table(columns, schema=URL_CLAIMS), "key", buckets))
     workspace.leave("archive", partition(archive.pictures(), "key", buckets))
     workspace.leave("redirects", archive.redirects())
+
 
 def read_html(
     path: str, workspace: Workspace, config: DocumentsConfig, archive: Archive
@@ -51,7 +53,9 @@ def read_html(
     with transport.open_stream(path) as stream:
         for record in warc.read_records(stream, path, limits=config.warc):
             if isinstance(record, warc.BadRecord):
-                workspace.bury("records", record.reason, warc=archive.warc, offset=record.offset, detail=record.detail)
+                workspace.bury(
+                    "records", record.reason, warc=archive.warc, offset=record.offset, detail=record.detail
+                )
                 continue
             archived = archive.note(record)
             reason = not_a_page(record)
@@ -117,10 +121,12 @@ def finish(unit: Unit, workspace: Workspace, *, config: DocumentsConfig) -> None
     with workspace.parquet(f"documents/{unit.name}.parquet", DOCUMENTS) as rows:
         for number, page in enumerate(pages):
             chosen = choose(number, page)
-            reason = chosen if isinstance(chosen, str) else judge(chosen, page, config, bad_words)
+            if isinstance(chosen, str):
+                workspace.tally("pages", chosen)
+                continue
+            reason = judge(chosen, page, config, bad_words)
             workspace.tally("pages", reason)
-            if not isinstance(chosen, str):
-                workspace.tally("lines", reason and "page_dropped", len(chosen.lines))
+            workspace.tally("lines", reason and "page_dropped", len(chosen.lines))
             if reason is None:
                 rows.append(document_row(page, chosen))
 
@@ -150,7 +156,8 @@ def survivors(workspace: Workspace, config: DocumentsConfig) -> Choose:
             workspace.tally("lines", "page_dropped", len(whole.lines))
             return "duplicate_url"
         lost = lost_lines.get(number, set())
-        rest = text.keep_lines(whole, [i in lost for i in range(len(whole.lines))], rules=config.text)
+        gone = [i in lost for i in range(len(whole.lines))]
+        rest = text.keep_lines(whole, gone, keys=page["line_keys"], rules=config.text)
         if isinstance(rest, str):
             workspace.tally("lines", "page_dropped", len(whole.lines))
             return rest
@@ -217,10 +224,8 @@ class Documents(beam.PTransform):
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
 
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Commit]:
-        run = partial(
-            extract, config=self.config, crawl_root=self.crawl_root, buckets=len(self.buckets)
-        )
+    def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
+        run = partial(extract, config=self.config, crawl_root=self.crawl_root, buckets=len(self.buckets))
         first = Step(name="extract", root=self.root, fingerprint=self.fingerprint, run=run)
         last = Step(
             name="documents",

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.pvalue import PCollection
 
 from filters import url as url_rules
 from mmc4_builder import warc
@@ -19,8 +20,8 @@ from mmc4_builder.commits import Commit
 from mmc4_builder.fetch import Fetched, fetch_all
 from mmc4_builder.images import ImageError, StoredImage, normalise
 from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
-from pipelines.config import ImagesConfig
 from pipelines.archive import FollowRedirects, host_key, newest, warc_path
+from pipelines.config import ImagesConfig
 from pipelines.schemas import ARCHIVED, IMAGES, MENTIONS, OCCURRENCES, TOTALS
 from pipelines.units import Committed, Exchange, Run, Step
 
@@ -60,9 +61,7 @@ class Got:
 Outcome = tuple[Got | None, StoredImage | None, str | None]  # what came, what it became, why nothing is kept
 
 
-def store(
-    unit: Unit, workspace: Workspace, *, config: ImagesConfig, crawl_root: str, buckets: int
-) -> None:
+def store(unit: Unit, workspace: Workspace, *, config: ImagesConfig, crawl_root: str, buckets: int) -> None:
     """One bucket of hosts -> a tar of its pictures, a row for each URL, and how often each picture is shown."""
     mentions = _by_url(workspace.received("mentions", MENTIONS))
     archived = held(workspace, crawl_root) if config.source != "live" else {}
@@ -226,7 +225,7 @@ class Images(beam.PTransform):
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
 
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Commit]:
+    def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
         step = partial(Step, root=self.root, fingerprint=self.fingerprint)
         count = len(self.buckets)
         store_step = partial(store, config=self.config, crawl_root=self.crawl_root, buckets=count)
@@ -243,4 +242,8 @@ class Images(beam.PTransform):
             | Exchange(("mentions", "archive", "aliased"), self.buckets)
             | Run(step(name="images", run=store_step))
         )
-        return stored | Exchange(("occurrences",), self.buckets) | Run(step(name="occurrences", run=count_occurrences))
+        return (
+            stored
+            | Exchange(("occurrences",), self.buckets)
+            | Run(step(name="occurrences", run=count_occurrences))
+        )

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+from apache_beam.pvalue import PCollection
 
 from mmc4_builder.commits import Commit
 from mmc4_builder.workspace import Unit
@@ -59,10 +60,10 @@ class RunModel(beam.PTransform):
     def default_label(self) -> str:
         return self.step.name
 
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Commit]:
+    def expand(self, units: PCollection[Unit]) -> PCollection[Commit]:
         results = units | RunInference(UnitModel(self.step, self.load))
         return results | beam.Map(_commit)
 
 
 def _commit(result: PredictionResult) -> Commit:
-    return result.inference
+    return cast(Commit, result.inference)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 
 from mmc4_builder.commits import Commit
 from mmc4_builder.mmc4_format import docs_stem, to_json, write_docs_zip
@@ -85,7 +86,7 @@ class Interleave(beam.PTransform):
     config: InterleaveConfig
     files: tuple[Unit, ...]
 
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Commit]:
+    def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
         run = partial(interleave, config=self.config)
         step = Step(name="interleave", root=self.root, fingerprint=self.fingerprint, run=run)
         return pipeline | beam.Create(self.files) | Run(step)

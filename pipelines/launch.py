@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -33,7 +33,9 @@ class Engine:
     runner: str | None = None
     workers: int = 0  # 0: as many as there are cores
     options: tuple[str, ...] = ()  # of Beam, verbatim
-    log: str = os.devnull  # what local worker processes write to stderr; the launcher tells what matters of it
+    log: str = (
+        os.devnull
+    )  # what local worker processes write to stderr; the launcher tells what matters of it
 
     @property
     def is_local(self) -> bool:

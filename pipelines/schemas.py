@@ -60,7 +60,9 @@ LINE_CLAIMS = pa.schema(
 # exchange/line_losers: lines that another page keeps.
 LINE_LOSERS = pa.schema([("row", pa.int32()), ("line", pa.int32())])
 # exchange/c4: released C4 documents on their way to the bucket of their URL, and on to the page that has it.
-C4_CLAIMS = pa.schema([("key", pa.uint64()), ("timestamp", pa.string()), ("url", pa.string()), ("text", pa.string())])
+C4_CLAIMS = pa.schema(
+    [("key", pa.uint64()), ("timestamp", pa.string()), ("url", pa.string()), ("text", pa.string())]
+)
 C4_TEXTS = pa.schema([("row", pa.int32()), ("url", pa.string()), ("text", pa.string())])
 
 # exchange/archive: pictures that the WARC files hold, to the bucket of the host that a page names.
@@ -69,7 +71,9 @@ ARCHIVED = pa.schema([("key", pa.uint64()), ("url", pa.string()), *SOURCE])
 REDIRECTS = pa.schema([("url", pa.string()), ("target", pa.string())])
 ALIASES = pa.schema([("key", pa.uint64()), ("url", pa.string()), ("target", pa.string())])
 # exchange/mentions: pictures that documents name, to the bucket of their host.
-MENTIONS = pa.schema([("key", pa.uint64()), ("url", pa.string()), ("unit", pa.string()), ("documents", pa.int32())])
+MENTIONS = pa.schema(
+    [("key", pa.uint64()), ("url", pa.string()), ("unit", pa.string()), ("documents", pa.int32())]
+)
 
 # images: one row a distinct URL, with what became of it.
 IMAGES = pa.schema(
@@ -149,24 +153,31 @@ DECISIONS = pa.schema(
         ("row", pa.int32()),  # of the documents file
         ("reason", pa.string()),  # why the document goes; null where it stays
         ("line", pa.int32()),  # of the docs shard; null where the document goes
-        ("images", pa.list_(pa.struct([
-            ("url", pa.string()),
-            ("reason", pa.string()),
-            ("image_name", pa.string()),
-            ("position", pa.int32()),
-            ("alt", pa.string()),
-            ("matched_text_index", pa.int32()),
-            ("matched_sim", pa.float32()),
-            ("best_sim", pa.float32()),
-            ("sha256", pa.string()),
-            ("phash", pa.uint64()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("store", pa.string()),
-            ("store_offset", pa.int64()),
-            ("store_length", pa.int64()),
-            ("origin", pa.string()),
-            ("fetched", pa.string()),
-        ]))),
+        (
+            "images",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("url", pa.string()),
+                        ("reason", pa.string()),
+                        ("image_name", pa.string()),
+                        ("position", pa.int32()),
+                        ("alt", pa.string()),
+                        ("matched_text_index", pa.int32()),
+                        ("matched_sim", pa.float32()),
+                        ("best_sim", pa.float32()),
+                        ("sha256", pa.string()),
+                        ("phash", pa.uint64()),
+                        ("width", pa.int32()),
+                        ("height", pa.int32()),
+                        ("store", pa.string()),
+                        ("store_offset", pa.int64()),
+                        ("store_length", pa.int64()),
+                        ("origin", pa.string()),
+                        ("fetched", pa.string()),
+                    ]
+                )
+            ),
+        ),
     ]
 )

@@ -10,6 +10,7 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from apache_beam.pvalue import PCollection
 
 from mmc4_builder import clip, storage
 from mmc4_builder.commits import Commit
@@ -127,7 +128,7 @@ class Scores(beam.PTransform):
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
 
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Commit]:
+    def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
         from pipelines.inference import RunModel  # torch comes with it, which no other stage should wait for
 
         step = partial(Step, root=self.root, fingerprint=self.fingerprint)

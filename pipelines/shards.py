@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 
 from mmc4_builder import storage
 from mmc4_builder.commits import Commit
@@ -39,15 +40,18 @@ def write(unit: Unit, workspace: Workspace, *, config: ShardsConfig, core: bool)
     workspace.tally("samples", None, count)
 
 
-def _documents(unit: Unit, workspace: Workspace, core: bool) -> Iterator[tuple[dict[str, Any], tuple[bytes, ...]]]:
-    tars = Tars(workspace)
-    for span in unit.inputs:
-        shard, start, stop = (int(part) for part in span.split(":"))
-        with storage.open_read(workspace.path(f"docs/{docs_stem(shard, core=core)}.jsonl.zip")) as stream:
-            docs = islice(read_docs_zip(stream), start, stop)
-            rows = islice(_kept_rows(workspace, shard), start, stop)
-            for doc, (source, decision) in zip(docs, rows, strict=True):
-                yield with_provenance(doc, source, decision), tuple(tars.read(i) for i in _in_order(doc, decision))
+def _documents(
+    unit: Unit, workspace: Workspace, core: bool
+) -> Iterator[tuple[dict[str, Any], tuple[bytes, ...]]]:
+    with Tars(workspace) as tars:
+        for span in unit.inputs:
+            shard, start, stop = (int(part) for part in span.split(":"))
+            with storage.open_read(workspace.path(f"docs/{docs_stem(shard, core=core)}.jsonl.zip")) as stream:
+                docs = islice(read_docs_zip(stream), start, stop)
+                rows = islice(_kept_rows(workspace, shard), start, stop)
+                for doc, (source, decision) in zip(docs, rows, strict=True):
+                    images = tuple(tars.read(image) for image in _in_order(doc, decision))
+                    yield with_provenance(doc, source, decision), images
 
 
 def _kept_rows(workspace: Workspace, shard: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -90,6 +94,13 @@ class Tars:
         self._open: dict[str, Any] = {}
         self._most = most
 
+    def __enter__(self) -> "Tars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
     def read(self, image: dict[str, Any]) -> bytes:
         if image["store"] not in self._open:
             if len(self._open) >= self._most:
@@ -111,7 +122,7 @@ class Shards(beam.PTransform):
     core: bool
     tars: tuple[Unit, ...]
 
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Commit]:
+    def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
         run = partial(write, config=self.config, core=self.core)
         step = Step(name="shards", root=self.root, fingerprint=self.fingerprint, run=run)
         return pipeline | beam.Create(self.tars) | Run(step)

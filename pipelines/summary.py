@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from mmc4_builder import __version__, commits, report, storage
-from mmc4_builder.funnel import Funnel, from_counts
+from mmc4_builder.funnel import Funnel, Step, from_counts
 from mmc4_builder.workspace import Workspace, read_rows
 from pipelines.plan import Plan
 from pipelines.shards import Tars
@@ -42,7 +42,7 @@ def write(plan: Plan) -> Funnel:
 
 def add_up(plan: Plan) -> Funnel:
     """The funnel of every step that is wholly done."""
-    steps = []
+    steps: list[Step] = []
     counts: dict[str, dict[str, int]] = {}
     for stage, unit, sources in STEPS:
         if stage == "shards" and not any(step.stage == "interleave" for step in steps):
@@ -77,15 +77,20 @@ def gather(plan: Plan, funnel: Funnel) -> report.ReportData:
     """Look into some files of the build, evenly spread, and take out what the report shows."""
     files = plan.files[:: max(1, -(-len(plan.files) // FILES))]
     workspace = Workspace(plan.root, "report", plan.files[0])
-    found, tars = Gathered(), Tars(workspace)
-    for unit in files:
-        for document, decision in _rows(workspace, unit.name):
-            _note(found, document, decision, tars)
+    found = Gathered()
+    with Tars(workspace) as tars:
+        for unit in files:
+            for document, decision in _rows(workspace, unit.name):
+                _note(found, document, decision, tars)
     totals = {(s.stage, s.unit): s.kept for s in funnel.steps}
     return report.ReportData(
         title=f"MMC4 from {plan.crawl.name}",
         subtitle=f"Built with the configuration {plan.build.name!r}."
-        + ("" if len(files) == len(plan.files) else f" Pictures and charts show {len(files)} of {len(plan.files)} files."),
+        + (
+            ""
+            if len(files) == len(plan.files)
+            else f" Pictures and charts show {len(files)} of {len(plan.files)} files."
+        ),
         funnel=funnel,
         facts=(
             ("crawl", plan.crawl.name),

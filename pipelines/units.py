@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import PCollection
 
 from mmc4_builder import commits
 from mmc4_builder.commits import Commit, Piece
@@ -18,7 +19,7 @@ class Step:
     name: str
     root: str  # of the build
     fingerprint: str  # of the configuration, and of everything upstream that the function reads
-    run: Callable[[Unit, Workspace], None]
+    run: Callable[..., None]  # of a unit, its workspace, and a model where the step needs one
 
 
 def unit_fingerprint(step_fingerprint: str, unit: Unit) -> str:
@@ -48,7 +49,7 @@ class Run(beam.PTransform):
     def default_label(self) -> str:
         return self.step.name
 
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Commit]:
+    def expand(self, units: PCollection[Unit]) -> PCollection[Commit]:
         return units | beam.Map(run_unit, step=self.step)
 
 
@@ -66,19 +67,14 @@ class Exchange(beam.PTransform):
     def default_label(self) -> str:
         return f"Exchange {', '.join(self.exchanges)}"
 
-    def expand(self, sources: beam.PCollection[Commit]) -> beam.PCollection[Unit]:
+    def expand(self, sources: PCollection[Commit]) -> PCollection[Unit]:
         every = sources.pipeline | beam.Create(
             [(unit.name, unit) for unit in self.destinations]
         ).with_output_types(tuple[str, Unit])
-        pieces = sources | beam.FlatMap(
-            _addressed, exchanges=frozenset(self.exchanges)
-        ).with_output_types(tuple[str, Piece])
-        return (
-            (every, pieces)
-            | "Meet" >> beam.Flatten()
-            | beam.GroupByKey()
-            | beam.Map(_destination)
+        pieces = sources | beam.FlatMap(_addressed, exchanges=frozenset(self.exchanges)).with_output_types(
+            tuple[str, Piece]
         )
+        return (every, pieces) | "Meet" >> beam.Flatten() | beam.GroupByKey() | beam.Map(_destination)
 
 
 def _addressed(commit: Commit, exchanges: frozenset[str]) -> Iterator[tuple[str, Piece]]:
@@ -108,7 +104,7 @@ class Committed(beam.PTransform):
     def default_label(self) -> str:
         return f"Committed {self.step}"
 
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[Commit]:
+    def expand(self, units: PCollection[Unit]) -> PCollection[Commit]:
         return units | beam.Map(_record, root=self.root, step=self.step)
 
 
@@ -120,4 +116,3 @@ def _record(unit: Unit, root: str, step: str) -> Commit:
 def units(count: int) -> tuple[Unit, ...]:
     """Units `00000`, `00001`, ..."""
     return tuple(Unit(name=f"{index:05d}") for index in range(count))
-

@@ -87,10 +87,10 @@ def test_a_deleted_tar_comes_back(flags: list[object], built: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_kill_9_at_many_moments_changes_no_byte(flags: list[object], built: Path, tmp_path: Path) -> None:
-    """Killed a little after every fourth commit, until it gets through."""
+    """Killed a little after every third commit, until it gets through."""
     root, dice, kills = tmp_path / "out", random.Random(7), 0
     while True:
-        goal = committed(root) + 4
+        goal = committed(root) + 3
         process = start(*flags, "--output", root, "--workers", 1)
         while process.poll() is None and committed(root) < goal:
             time.sleep(0.002)
@@ -143,7 +143,9 @@ def test_workers_end_with_a_killed_launcher(flags: list[object], tmp_path: Path)
 
 def workers(launcher: int) -> list[int]:
     """Worker processes of a launcher."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(launcher)], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(launcher)], capture_output=True, text=True
+    )
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "pipelines.worker" in line]
 
 
@@ -183,16 +185,22 @@ def test_released_c4_gives_back_its_own_documents(flags: list[object], built: Pa
     lines = [
         {"text": " ".join(row["sentences"]), "timestamp": row["timestamp"], "url": row["url"]} for row in rows
     ]
-    lines.append({"text": "Not in the crawl.", "timestamp": rows[0]["timestamp"], "url": "http://else.example/"})
+    lines.append(
+        {"text": "Not in the crawl.", "timestamp": rows[0]["timestamp"], "url": "http://else.example/"}
+    )
     (tmp_path / "c4").mkdir()
     with gzip.open(tmp_path / "c4/c4-train.00000-of-01024.json.gz", "wt") as stream:
         stream.writelines(json.dumps(line) + "\n" for line in lines)
         stream.write("not json\n")
-    run(*flags, "--c4", tmp_path / "c4", "--output", tmp_path / "out", "--workers", 1, "--stages", "documents")
+    run(
+        *flags, "--c4", tmp_path / "c4", "--output", tmp_path / "out", "--workers", 1, "--stages", "documents"
+    )
     found = [
         row for path in sorted((tmp_path / "out/documents").glob("*.parquet")) for row in read_rows(str(path))
     ]
-    assert [(row["url"], row["sentences"]) for row in found] == [(row["url"], row["sentences"]) for row in rows]
+    assert [(row["url"], row["sentences"]) for row in found] == [
+        (row["url"], row["sentences"]) for row in rows
+    ]
     funnel = Funnel.from_json((tmp_path / "out/funnel.json").read_text())
     c4 = next(step for step in funnel.steps if step.unit == "c4")
     assert dict(c4.reasons) == {"not_a_c4_document": 1, "page_not_in_crawl": 1}

@@ -71,7 +71,10 @@ def test_near_duplicates(bits: int, distance: int, reason: str | None) -> None:
 
 
 def test_the_larger_of_two_copies_stays() -> None:
-    assert decided(image(original_width=320, original_height=240), image("b")).reasons == ("near_duplicate", None)
+    assert decided(image(original_width=320, original_height=240), image("b")).reasons == (
+        "near_duplicate",
+        None,
+    )
 
 
 def test_a_picture_that_goes_for_itself_claims_no_copies() -> None:
@@ -119,9 +122,7 @@ def test_more_pictures_than_sentences_share() -> None:
     assert sorted(indices) == [0, 0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"sentences": (5, 4)}, {"images": (0, 4)}, {"min_core_fraction": 1.5}]
-)
+@pytest.mark.parametrize("wrong", [{"sentences": (5, 4)}, {"images": (0, 4)}, {"min_core_fraction": 1.5}])
 def test_configurations_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(InterleaveConfig(), **wrong)

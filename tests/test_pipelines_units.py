@@ -71,5 +71,8 @@ def test_committed_units_are_not_done_again(tmp_path: Path, ran: Path) -> None:
     (ran / "00002").unlink()
     (tmp_path / "commits/send/00002.json").unlink()
     (tmp_path / "sums/00001").unlink()
-    assert run(tmp_path, ran) == {"numbers.entered": 7, "numbers.kept": 7}  # touch() fails if another runs twice
+    assert run(tmp_path, ran) == {
+        "numbers.entered": 7,
+        "numbers.kept": 7,
+    }  # touch() fails if another runs twice
     assert sums(tmp_path) == ["72", "48", "0"]
