@@ -201,6 +201,8 @@ def _validate(folder: str) -> int:
 
     from mmc4_builder.validate import format_report, validate
 
+    if not Path(folder).is_dir():
+        raise UsageError(f"--validate {folder}: there is no such folder")
     report = validate(Path(folder))
     print(format_report(report))
     return 1 if report.problems else 0

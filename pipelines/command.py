@@ -36,9 +36,10 @@ def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
     log = os.devnull
     try:
         stages = choose_stages(args.stages)
-        plan = Plan(build=configure(args), crawl=find_crawl(args), root=args.output.rstrip("/"))
+        made = configure(args)
         if "scores" in stages:
-            clip.find(plan.build.scores.clip)  # missing weights are said now, not after a day of fetching
+            clip.find(made.scores.clip)  # missing weights are said now, not after a day of fetching
+        plan = Plan(build=made, crawl=find_crawl(args), root=args.output.rstrip("/"))
         if args.runner is None:
             quiet()
             log = log_path(args.output)

@@ -1,0 +1,74 @@
+"""The command line: what it refuses, and that it says why and what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from mmc4_builder import __version__
+from mmc4_builder.cli import main, parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--crawl sample --output build/sample"),
+        (["--crawl", "sample", "--input", "x.warc.gz", "--output", "out"], "either --crawl NAME or --input"),
+        (["--crawl", "sample"], "give --output DIR"),
+        (["--crwl", "sample", "--output", "out"], "did you mean --crawl?"),
+        (["--crawl", "sample", "--output", "out", "--shards-format", "mmc4"], "did you mean --shard-format?"),
+        (["--crawl", "sample", "--output", "out", "--num_wrkers=3"], "did you mean --num_workers?"),
+        (["--crawl", "sample", "--output", "out", "--qqq"], "options that only an engine knows go behind `--`"),
+        (["--crawl", "sample", "--output", "out", "--limit", "0"], "--limit must be positive, got 0"),
+        (["--crawl", "sample", "--output", "out", "--workers", "-1"], "--workers must be positive, got -1"),
+        (["--crawl", "sample", "--output", "out", "--stages", "documents,imges"], "unknown stage 'imges'"),
+        (["--crawl", "sample", "--output", "gs://bucket/x"], "--output must be a folder"),
+        (["--validate", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "out") if argument == "out" else argument for argument in arguments]
+    assert main(arguments) != 0
+    captured = capsys.readouterr()
+    assert said in captured.err + captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--input", "no/such/*.warc.gz", "--images", "archive", "--clip", "tiny"], "no/such/*.warc.gz"),
+        (["--crawl", "CC-MAIN-2024-1", "--crawl-root", "."], "CC-MAIN-2024-10"),
+        (["--crawl", "sample", "--clip", "ViT-B-32:no/such/file.pt"], "no/such/file.pt"),
+        (["--crawl", "sample", "--c4", "no/such/folder"], "no/such/folder"),
+        (["--crawl", "sample", "--bad-words", "no/such/list"], "no/such/list"),
+    ],
+)
+def test_what_is_not_there(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 1
+    message = capsys.readouterr().err
+    assert said in message
+    assert "Traceback" not in message
+
+
+def test_help_ends_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+    assert done.value.code == 0
+    assert "mmc4-build --crawl sample --output build/sample" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == f"mmc4-build {__version__}"
+
+
+def test_flags_are_few_and_none_is_added_by_accident() -> None:
+    """Flags say where and how much; what is built is configuration in Python."""
+    flags = {flag for action in parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    assert flags == {
+        "--help", "--version", "--crawl", "--crawl-root", "--input", "--limit", "--config", "--c4", "--bad-words",
+        "--images", "--clip", "--shard-format", "--output", "--stages", "--workers", "--runner", "--contact",
+        "--reconfigure", "--validate",
+    }  # fmt: skip
