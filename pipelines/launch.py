@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
@@ -106,6 +107,8 @@ class _Job:
         notices, and the pipeline would hang."""
 
         def hook(args: threading.ExceptHookArgs) -> object:
+            if self.error is not None or isinstance(args.exc_value, grpc.RpcError):
+                return None  # threads that talked to the dead worker
             if "Worker subprocess exited" not in str(args.exc_value):
                 return previous(args)
             code = str(args.exc_value).rsplit(" ", 1)[-1]

@@ -36,7 +36,7 @@ def test_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[
     ("arguments", "said"),
     [
         (["--input", "no/such/*.warc.gz", "--images", "archive", "--clip", "tiny"], "no/such/*.warc.gz"),
-        (["--crawl", "CC-MAIN-2024-1", "--crawl-root", "."], "CC-MAIN-2024-10"),
+        (["--crawl", "CC-MAIN-2024-1", "--crawl-root", ".", "--clip", "tiny"], "CC-MAIN-2024-10"),
         (["--crawl", "sample", "--clip", "ViT-B-32:no/such/file.pt"], "no/such/file.pt"),
         (["--crawl", "sample", "--c4", "no/such/folder"], "no/such/folder"),
         (["--crawl", "sample", "--bad-words", "no/such/list"], "no/such/list"),
