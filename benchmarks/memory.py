@@ -18,6 +18,7 @@ from pathlib import Path
 from timing import report
 
 from mmc4_builder import sample, transport
+from mmc4_builder.funnel import Funnel
 from mmc4_builder.warc import Record, Response, read_records, write_warc
 
 PAGE_KB = 4
@@ -132,7 +133,12 @@ def main() -> None:
             ]
             peak, seconds = peak_megabytes([*command, "--workers", str(args.workers)])
             peaks.append(peak)
-            print(f"{times}x: {len(some)} WARC files, peak {peak:.0f} MB, {seconds:.0f} s", file=sys.stderr)
+            funnel = Funnel.from_json((folder / f"{times}x" / "funnel.json").read_text())
+            print(
+                f"{times}x: {len(some)} WARC files, {funnel.steps[-1].kept} documents, "
+                f"peak {peak:.0f} MB, {seconds:.0f} s",
+                file=sys.stderr,
+            )
     report(
         claim="memory",
         ours=peaks[1],

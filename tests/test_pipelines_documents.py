@@ -1,0 +1,528 @@
+"""Stage 1: every reason to drop a record, a page or a line, and documents that can be traced to their bytes."""
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from builds import environment
+from small_crawls import (
+    HTML,
+    TIMESTAMP,
+    Counters,
+    Extracted,
+    agrees,
+    article,
+    assert_adds_up,
+    counts,
+    extracted,
+    http,
+    img,
+    markup,
+    member,
+    page,
+    paragraphs,
+    picture,
+    plan,
+    prose,
+    response_fields,
+    rows,
+    run,
+    write,
+)
+
+from mmc4_builder import commits
+from mmc4_builder.warc import Response, read_record, write_warc
+from pipelines.config import DocumentsConfig
+from pipelines.plan import Plan
+
+OTHER = "A picture of the harbour hangs on the wall of every house in this town."
+SHARED = "This very line stands on two pages of the crawl and only one may keep it."
+GERMAN = [
+    "Der alte Mann ging am Morgen langsam durch den Wald und suchte seinen Hund.",
+    "Seine Frau wartete zu Hause mit dem Frühstück und las die Zeitung von gestern.",
+    "Am Abend saßen beide vor dem Kamin und erzählten sich Geschichten von früher.",
+]
+
+
+def url(name: str) -> str:
+    return f"http://{name}.example/"
+
+
+def with_picture(name: str, lines: list[str], timestamp: str = TIMESTAMP) -> Response:
+    return page(url(name), paragraphs(lines) + img("http://x.example/a.jpg"), timestamp=timestamp)
+
+
+# One page for each reason, in the first of two WARC files.
+REASONS: list[Response] = [
+    Response(url=url("gone"), timestamp=TIMESTAMP, payload=markup("gone"), status=404, headers=(HTML,)),
+    Response(
+        url=url("pdf"), timestamp=TIMESTAMP, payload=b"%PDF", headers=(("Content-Type", "application/pdf"),)
+    ),
+    Response(url=url("untyped"), timestamp=TIMESTAMP, payload=markup("x")),
+    Response(url=url("undated"), timestamp="yesterday", payload=markup("x"), headers=(HTML,)),
+    picture("http://x.example/a.jpg"),
+    with_picture("too-long", [line * 50 for line in prose("towers", 60)]),
+    with_picture("lorem", [*prose("meadows"), "Lorem ipsum dolor sit amet is no text of anybody."]),
+    with_picture("code", [*prose("bridges"), "The function begins with a { and ends with nothing."]),
+    with_picture("short", prose("islands", 2)),
+    page(url("blind"), paragraphs(prose("deserts"))),
+    with_picture("german", GERMAN),
+    with_picture("rude", [*prose("quarries"), "The keeper said zounderkite to the whole assembled town."]),
+    with_picture("thin", [*prose("rivers", 2), SHARED, "Home"]),
+    with_picture(
+        "lines",
+        [
+            *prose("valleys"),
+            "The word " + "a" * 1001 + " is too long to be one.",
+            "A line without an end mark",
+            "Too few words.",
+            "Please enable Javascript to read this page of ours.",
+            "By reading on you accept our cookie policy in full.",
+            prose("valleys")[0].upper(),
+        ],
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Counters]:
+    """Two WARC files with every reason; the plan, and Beam's counters."""
+    folder = tmp_path_factory.mktemp("documents")
+    second = [
+        with_picture("piers", [*prose("orchards"), SHARED]),
+        article("twice", "http://x.example/new.jpg", timestamp="2024-03-02T00:00:00Z"),
+    ]
+    twice = article("twice", "http://x.example/old.jpg", timestamp="2024-03-01T00:00:00Z")
+    crawl = write(folder / "crawl", [*REASONS, twice], second)
+    made = plan(folder / "out", crawl, documents=DocumentsConfig(bad_words=("zounderkite",)))
+    return made, run(made.stage("documents").transform)
+
+
+def test_every_reason_is_counted_and_everything_adds_up(built: tuple[Plan, Counters]) -> None:
+    made, counters = built
+    counted = counts(made, "documents")
+    assert agrees(counters, counted)
+    records = {name: n for name, n in counted["extract"].items() if name.startswith("records")}
+    assert records == {
+        "records.entered": 17,
+        "records.kept": 12,
+        "records.dropped.bad_date": 1,
+        "records.dropped.http_status": 1,
+        "records.dropped.not_html": 2,
+        "records.dropped.picture": 1,
+    }
+    both = commits.total(c for work in made.stage("documents").work for c in work.committed(made.root))
+    assert_adds_up(both)
+    assert {name: n for name, n in both.items() if n and name.startswith("pages")} == {
+        "pages.entered": 12,
+        "pages.kept": 3,
+        "pages.dropped.too_long": 1,
+        "pages.dropped.lorem_ipsum": 1,
+        "pages.dropped.curly_bracket": 1,
+        "pages.dropped.too_few_sentences": 1,
+        "pages.dropped.duplicate_url": 1,
+        "pages.dropped.too_few_unique_sentences": 1,
+        "pages.dropped.no_images": 1,
+        "pages.dropped.not_english": 1,
+        "pages.dropped.bad_words": 1,
+    }
+    lines = {
+        name.removeprefix("lines.dropped."): n for name, n in both.items() if n and "lines.dropped." in name
+    }
+    # Pages take their lines along: of single pages all of them, later those that the first rules left.
+    assert lines.pop("page_dropped") == (60 + 5 + 5 + 2) + (4 + 3 + 5 + 3 + 4)
+    assert lines == {
+        "too_long_word": 1,
+        "no_end_mark": 2,
+        "too_few_words": 1,
+        "javascript": 1,
+        "policy": 1,
+        "duplicate_on_page": 1,
+    }
+
+
+def test_documents_are_the_pages_that_stay(built: tuple[Plan, Counters]) -> None:
+    documents = rows(built[0].root, "documents")
+    assert [document["url"] for document in documents] == [url("lines"), url("piers"), url("twice")]
+    assert documents[0]["sentences"] == prose("valleys")
+
+
+def test_the_newest_capture_of_a_url_stays(built: tuple[Plan, Counters]) -> None:
+    (document,) = [d for d in rows(built[0].root, "documents") if d["url"] == url("twice")]
+    assert (document["timestamp"], document["warc"]) == ("2024-03-02T00:00:00Z", "1.warc.gz")
+    assert [image["url"] for image in document["images"]] == ["http://x.example/new.jpg"]
+
+
+def test_documents_can_be_read_again_from_the_crawl(built: tuple[Plan, Counters]) -> None:
+    made = built[0]
+    for document in rows(made.root, "documents"):
+        path = Path(made.crawl.root, document["warc"])
+        record = read_record(str(path), document["offset"], document["length"])
+        assert (record.url, record.timestamp) == (document["url"], document["timestamp"])
+        assert record.digest == document["digest"] != ""
+        assert document["sentences"][0] in record.payload.decode()
+
+
+def test_dead_letters_name_the_record(built: tuple[Plan, Counters]) -> None:
+    root = Path(built[0].root)
+    (letter,) = map(json.loads, (root / "dead_letters/extract/00000.jsonl").read_text().splitlines())
+    assert (letter["what"], letter["reason"], letter["warc"]) == ("records", "bad_date", "0.warc.gz")
+    assert letter["offset"] > 0
+    assert "yesterday" in letter["detail"]
+
+
+def test_a_line_of_two_pages_stays_where_the_url_has_the_smallest_hash(tmp_path: Path) -> None:
+    """Whichever of the two WARC files that page lies in."""
+    names = ["one", "two"]
+    pages = [with_picture(name, [*prose(name), SHARED]) for name in names]
+    keepers = []
+    for number, files in enumerate((pages, pages[::-1])):
+        made = plan(tmp_path / str(number), write(tmp_path / f"crawl{number}", [files[0]], [files[1]]))
+        run(made.stage("documents").transform)
+        found = rows(made.root, "documents")
+        assert sum(SHARED in document["sentences"] for document in found) == 1
+        keepers += [document["url"] for document in found if SHARED in document["sentences"]]
+        keys = {row["url"]: row["url_key"] for row in rows(made.root, "documents/pages")}
+        assert keepers[-1] == min(keys, key=lambda u: keys[u])
+        assert counts(made, "documents")["documents"]["lines.dropped.duplicate_elsewhere"] == 1
+    assert keepers[0] == keepers[1]
+
+
+PLACED = """
+<nav><img src="/before.jpg"> <a href="/">Home</a> | <a href="/news">News</a></nav>
+<p>The first line has one sentence. It has another one too.</p>
+<img src="/after-two.jpg"><p>Dropped</p><img src="/after-dropped.jpg">
+<p>Here a picture <img src="/inside.jpg"> stands in the middle of the line.</p>
+<p>Share this!</p><p>No end mark here</p><img src="/after-rubbish.jpg">
+<p>The last line of the page comes after all the rubbish.</p>
+<footer><img src="/after-all.jpg"> Imprint</footer><img src="/at-the-end.jpg">
+"""
+
+
+def test_pictures_stand_before_the_first_sentence_that_follows_them(tmp_path: Path) -> None:
+    made = plan(tmp_path / "out", write(tmp_path / "crawl", [page("http://p.example/", PLACED)]))
+    run(made.stage("documents").transform)
+    (document,) = rows(made.root, "documents")
+    assert len(document["sentences"]) == 4
+    places = {
+        image["url"].rsplit("/")[-1].removesuffix(".jpg"): image["position"] for image in document["images"]
+    }
+    assert places == {
+        "before": 0,
+        "after-two": 2,
+        "after-dropped": 2,
+        "inside": 2,  # counts from the start of its line
+        "after-rubbish": 3,
+        "after-all": 4,
+        "at-the-end": 4,
+    }
+    assert [image["position"] for image in document["images"]] == sorted(places.values())
+
+
+def test_a_line_that_another_page_keeps_moves_no_picture(tmp_path: Path) -> None:
+    """Places count the lines of the page, not those that are left of it."""
+    body = paragraphs([SHARED]) + img("http://x.example/0.jpg") + paragraphs(prose("cellars"))
+    other = with_picture("other", [SHARED, *prose("attics")])
+    mine = page("http://mine.example/", body)
+    made = plan(tmp_path / "out", write(tmp_path / "crawl", [mine, other]))
+    run(made.stage("documents").transform)
+    found = {document["url"]: document for document in rows(made.root, "documents")}
+    document = found["http://mine.example/"]
+    assert document["images"][0]["position"] == (SHARED in document["sentences"])
+
+
+def test_signals_of_header_and_page_are_kept(tmp_path: Path) -> None:
+    head = '<meta name="robots" content="noai"><meta name="tdm-reservation" content="1">'
+    record = page("http://p.example/", paragraphs(prose("vaults")), ("X-Robots-Tag", "noimageai"), head=head)
+    found = extract_one(tmp_path, record)
+    assert [(s["name"], s["value"]) for s in found.pages[0]["signals"]] == [
+        ("header:x-robots-tag", "noimageai"),
+        ("meta:robots", "noai"),
+        ("meta:tdm-reservation", "1"),
+    ]
+
+
+def extract_one(folder: Path, record: Response, config: DocumentsConfig | None = None) -> Extracted:
+    path = folder / "one.warc.gz"
+    write_warc(str(path), [record], filename=path.name)
+    return extracted(folder / "out", path, config)
+
+
+# Hostile records. Beside each lies a sound page that must come through.
+
+SOUND = markup(paragraphs(prose("lighthouses")))
+CUT = gzip.compress(SOUND)[:-9]
+CHUNKED = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (SOUND[:100], SOUND[100:])) + b"0\r\n\r\n"
+PACKED = gzip.compress(SOUND, mtime=0)
+PACKED_CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(PACKED), PACKED)
+GZIPPED = ("Content-Encoding", "gzip")
+IN_CHUNKS = ("Transfer-Encoding", "chunked")
+
+
+@pytest.mark.parametrize(
+    ("payload", "headers", "kept"),
+    [
+        (SOUND, [HTML], True),
+        (SOUND, [HTML, ("Content-Length", "7")], True),
+        (SOUND, [HTML, ("Content-Length", "-1")], True),
+        (SOUND, [HTML, ("Content-Length", "99999999")], True),
+        (CHUNKED, [HTML, IN_CHUNKS], True),
+        (PACKED, [HTML, GZIPPED], True),
+        (PACKED_CHUNKED, [HTML, IN_CHUNKS, GZIPPED], True),
+        (CHUNKED[:-40], [HTML, IN_CHUNKS], True),  # what a cut body gives is kept
+        (CUT, [HTML, GZIPPED], True),
+        (SOUND, [HTML, GZIPPED, IN_CHUNKS], True),  # decoded by the crawler, headers left as they were
+        (SOUND, [], False),
+        (SOUND, [("Content-Type", "TEXT/HTML;charset=nonsense")], True),
+        (SOUND, [("Content-Type", "application/xhtml+xml")], True),
+        (b"", [HTML], False),
+        (b"\0" * 100_000, [HTML], False),
+        (SOUND.replace(b"winter", b"win\0ter"), [HTML], True),
+    ],
+)
+def test_payloads(payload: bytes, headers: list[tuple[str, str]], kept: bool, tmp_path: Path) -> None:
+    found = hostile(tmp_path, member(response_fields("http://odd.example/"), http(payload, *headers)))
+    assert [row["url"] for row in found.pages[1:]] == ["http://odd.example/"] * kept
+    if kept:
+        assert found.pages[1]["lines"][:3] == prose("lighthouses")[:3]
+    assert found.counts["records.entered"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "block", "reason"),
+    [
+        (response_fields("", WARC_Date=TIMESTAMP), http(SOUND, HTML), "missing_url"),
+        (response_fields("nowhere"), http(SOUND, HTML), "bad_url"),
+        (response_fields("http://x.example/", WARC_Date=""), http(SOUND, HTML), "missing_date"),
+        (response_fields("http://x.example/", WARC_Date="1 May"), http(SOUND, HTML), "bad_date"),
+        (response_fields("http://x.example/"), b"no http at all", "no_http_header"),
+        (response_fields("http://x.example/"), b"HTTP/1.1 200 OK\r\nHost: x", "bad_http_header"),
+        (response_fields("http://x.example/"), http(b"", ("X", "a" * 70_000)), "http_header_too_large"),
+        (
+            response_fields("http://x.example/"),
+            http(PACKED[:20] + b"\xff" * 90, HTML, GZIPPED),
+            "bad_content_encoding",
+        ),
+        (
+            response_fields("http://x.example/"),
+            http(gzip.compress(bytes(20 << 20)), HTML, GZIPPED),
+            "payload_too_large",
+        ),
+    ],
+)
+def test_bad_records_become_dead_letters(
+    fields: dict[str, str], block: bytes, reason: str, tmp_path: Path
+) -> None:
+    found = hostile(tmp_path, member(fields, block))
+    assert found.counts[f"records.dropped.{reason}"] == 1
+    (letter,) = map(json.loads, found.letters.splitlines())
+    assert (letter["reason"], letter["warc"]) == (reason, "hostile.warc.gz")
+    assert letter["offset"] == len(sound_page())
+    assert [row["url"] for row in found.pages] == ["http://sound.example/"]
+
+
+ODD = member(response_fields("http://odd.example/"), http(SOUND, HTML))
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (ODD[: len(ODD) // 2], None),  # a file of which the middle is lost
+        (b"garbage between two members" * 10, None),
+        (b"\0" * 5000, None),
+        (member(response_fields("http://odd.example/"), http(SOUND, HTML), length=10), "bad_content_length"),
+        (member(response_fields("http://odd.example/"), http(SOUND, HTML), length=10**9), None),
+        (ODD[:40] + b"\xff\xff\xff\xff" + ODD[44:], None),
+    ],
+)
+def test_damage_in_the_middle_costs_one_record(between: bytes, reason: str | None, tmp_path: Path) -> None:
+    after = member(response_fields("http://after.example/"), http(markup(paragraphs(prose("wells"))), HTML))
+    found = hostile(tmp_path, between + after)
+    assert [row["url"] for row in found.pages] == ["http://sound.example/", "http://after.example/"]
+    assert found.counts["records.kept"] == 2
+    assert found.counts["records.entered"] == 3 == 2 + len(found.letters.splitlines())
+    assert reason is None or f'"reason": "{reason}"' in found.letters
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty_file"),
+        (b"this is no WARC file at all\n" * 100, None),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20, None),
+        (gzip.compress(b"a gzip file of something else" * 50), None),
+        (b"\x28\xb5\x2f\xfd" + bytes(50), "zstd_not_supported"),
+        (b"BZh91AY" + bytes(50), "bzip2_not_supported"),
+    ],
+)
+def test_files_that_are_no_warc(content: bytes, reason: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "no.warc.gz"
+    path.write_bytes(content)
+    found = extracted(tmp_path / "out", path)
+    assert found.pages == []
+    assert found.counts["records.entered"] == len(found.letters.splitlines()) > 0
+    assert reason is None or found.counts == {"records.entered": 1, f"records.dropped.{reason}": 1}
+
+
+def test_a_warc_without_responses_is_no_error(tmp_path: Path) -> None:
+    made = plan(tmp_path / "out", write(tmp_path / "crawl", []))
+    run(made.stage("documents").transform)
+    assert rows(made.root, "documents") == []
+    assert counts(made, "documents") == {}
+
+
+def sound_page() -> bytes:
+    return member(response_fields("http://sound.example/"), http(markup(paragraphs(prose("mills"))), HTML))
+
+
+def hostile(folder: Path, rest: bytes) -> Extracted:
+    """A sound page, and behind it what the test made."""
+    path = folder / "hostile.warc.gz"
+    path.write_bytes(sound_page() + rest)
+    found = extracted(folder / "out", path)
+    assert found.pages[0]["url"] == "http://sound.example/"
+    assert_adds_up({n: c for n, c in found.counts.items() if n.startswith("records")})
+    return found
+
+
+JAPANESE = ["港の灯台守は長い冬の間ずっと静かな海を眺めていました。"]
+CAFE = ["The café of the harbour serves “crème brûlée” to every naïve guest it finds."]
+
+
+@pytest.mark.parametrize(
+    ("codec", "label", "lines"),
+    [
+        ("utf-8", "", CAFE),
+        ("utf-8", "iso-8859-1-nonsense", CAFE),
+        ("windows-1252", "windows-1252", CAFE),
+        ("windows-1252", "iso-8859-1", CAFE),  # what browsers take it for
+        ("windows-1252", "", CAFE),
+        ("shift_jis", "shift_jis", JAPANESE),
+        ("utf-16", "", CAFE),
+        ("utf-16-le", "utf-16le", CAFE),
+    ],
+)
+def test_charsets(codec: str, label: str, lines: list[str], tmp_path: Path) -> None:
+    content_type = "text/html" + (f"; charset={label}" if label else "")
+    payload = markup(paragraphs([*prose("ports"), *lines])).decode().encode(codec)
+    record = Response(
+        url="http://p.example/",
+        timestamp=TIMESTAMP,
+        payload=payload,
+        headers=(("Content-Type", content_type),),
+    )
+    found = extract_one(tmp_path, record)
+    assert found.pages[0]["lines"][:4] == prose("ports")
+    assert (lines[0] in found.pages[0]["lines"]) == (
+        lines is CAFE
+    )  # a Japanese full stop is no end mark of C4
+
+
+def test_a_wrong_charset_spoils_letters_and_nothing_else(tmp_path: Path) -> None:
+    payload = markup(paragraphs([*prose("ports"), *CAFE])).decode().encode("windows-1252")
+    record = Response(url="http://p.example/", timestamp=TIMESTAMP, payload=payload, headers=(HTML,))
+    found = extract_one(tmp_path, record)
+    assert found.pages[0]["lines"][:4] == prose("ports")
+    assert "\ufffd" in found.pages[0]["lines"][4]
+
+
+def nested() -> str:
+    return "<div>" * 100_000 + paragraphs(prose("mazes")) + "</div>" * 100_000
+
+
+def many_pictures() -> str:
+    return paragraphs(prose("galleries")) + img(*(f"/{i}.jpg" for i in range(100_000)))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("body", "signal"),
+    [
+        (lambda: "<div>" * 100_000 + paragraphs(prose("mazes")), None),
+        (nested, "max_tags"),
+        (many_pictures, "max_images"),
+        (lambda: paragraphs(prose("clouds")) + "<p" * 500_000, "max_tags"),
+        (lambda: paragraphs(prose("stars")) + "<p " + 'a="' * 300_000, None),
+        (lambda: paragraphs(prose("dunes")) + "&#9999999999999;" * 50_000, None),
+        (lambda: paragraphs(prose("caves")) + "[" * 1_000_000, None),
+    ],
+)
+def test_pages_made_to_choke_on(body: Callable[[], str], signal: str | None, tmp_path: Path) -> None:
+    found = extract_one(tmp_path, page("http://p.example/", body()))
+    signals = [s["value"] for row in found.pages for s in row["signals"] if s["name"] == "truncated"]
+    assert found.counts["records.kept"] == 1
+    assert (
+        len(found.pages) + sum(n for name, n in found.counts.items() if name.startswith("pages.dropped")) == 1
+    )
+    assert signal is None or found.pages == [] or signal in signals
+    assert all(len(row["images"]) <= 1000 for row in found.pages)
+
+
+LARGE = """
+import resource, sys
+from pathlib import Path
+from small_crawls import extracted
+from mmc4_builder.warc import WarcLimits
+from pipelines.config import DocumentsConfig
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = extracted(Path(sys.argv[1]), Path(sys.argv[2]), DocumentsConfig(warc=WarcLimits(max_payload=64 << 20)))
+print(sorted(found.counts), [s["value"] for row in found.pages for s in row["signals"]])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WARC file with one page of 50 MB, and a small one behind it."""
+    path = tmp_path_factory.mktemp("large") / "large.warc.gz"
+    body = paragraphs(prose("oceans")) + "<p>An endless page goes on and on without an end</p>" * 1_000_000
+    write_warc(str(path), [page("http://large.example/", body), article("small")], filename=path.name)
+    return path
+
+
+def test_a_page_beyond_the_limit_is_a_dead_letter(large: Path, tmp_path: Path) -> None:
+    found = extracted(tmp_path / "out", large)
+    assert found.counts["records.dropped.record_too_large"] == 1
+    assert [row["url"] for row in found.pages] == ["http://small.example/"]
+    assert '"reason": "record_too_large"' in found.letters
+
+
+def test_a_page_of_50_mb_takes_bounded_memory(large: Path, tmp_path: Path) -> None:
+    """Limits raised until it is let in: then it is cut to what Common Crawl keeps of a page."""
+    made = subprocess.run(
+        [sys.executable, "-c", LARGE, tmp_path / "out", large],
+        env={**environment(), "PYTHONPATH": f"{Path(__file__).parent}:{environment()['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told, peak = made.stdout.splitlines()
+    assert int(peak) < 1_500_000  # KiB
+    assert "'pages.dropped.too_long'" in told
+
+
+@pytest.mark.timeout(60)
+def test_real_pages_come_through(manuals: Path, tmp_path: Path) -> None:
+    """A corpus of real pages: everything adds up, and each page can be read again."""
+    found = extracted(tmp_path / "out", manuals)
+    assert_adds_up({n: c for n, c in found.counts.items() if n.startswith("records")})
+    assert found.letters == ""
+    assert len(found.pages) > 150
+    for row in found.pages[::40]:
+        assert read_record(str(manuals), row["offset"], row["length"]).url == row["url"]
+
+
+def test_zero_sentences_of_a_released_document(tmp_path: Path) -> None:
+    """An empty text is a document of no sentences; its pictures stand at 0."""
+    crawl = write(tmp_path / "crawl", [article("empty", "http://x.example/a.jpg")])
+    released = tmp_path / "c4.json.gz"
+    line = {"url": "http://empty.example/", "timestamp": TIMESTAMP, "text": ""}
+    released.write_bytes(gzip.compress(json.dumps(line).encode() + b"\n"))
+    made = plan(tmp_path / "out", crawl, documents=DocumentsConfig(c4=(str(released),)))
+    run(made.stage("documents").transform)
+    (document,) = rows(made.root, "documents")
+    assert (document["sentences"], [image["position"] for image in document["images"]]) == ([], [0])
