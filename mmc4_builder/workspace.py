@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from mmc4_builder import commits, storage
 from mmc4_builder.commits import Commit, Output, Piece
 
+GROUP_ROWS = 500
+GROUP_CHARS = 16_000_000  # of a row group, so that hostile pages cannot fill the memory
 PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
 
 
@@ -117,13 +119,14 @@ class Rows:
 
     writer: pq.ParquetWriter
     schema: pa.Schema
-    group: int = 500
     waiting: list[dict[str, Any]] = field(default_factory=list)
+    weight: int = 0  # of what waits
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Add one row."""
+    def append(self, row: dict[str, Any], *, weight: int = 0) -> None:
+        """Add one row; `weight` tells of large ones how many characters they hold, roughly."""
         self.waiting.append(row)
-        if len(self.waiting) >= self.group:
+        self.weight += weight
+        if len(self.waiting) >= GROUP_ROWS or self.weight >= GROUP_CHARS:
             self.flush()
 
     def extend(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -136,6 +139,7 @@ class Rows:
         if self.waiting:
             self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.schema))
             self.waiting = []
+            self.weight = 0
 
 
 def read_rows(path: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -154,9 +158,7 @@ def partition(table: pa.Table, column: str, units: int, name: str = "{:05d}") ->
     order = np.argsort(keys, kind="stable")
     bounds = np.searchsorted(keys[order], np.arange(units + 1, dtype=np.uint64))
     return {
-        name.format(i): table.take(order[bounds[i] : bounds[i + 1]])
-        for i in range(units)
-        if bounds[i + 1] > bounds[i]
+        name.format(i): table.take(order[bounds[i] : bounds[i + 1]]) for i in range(units) if bounds[i + 1] > bounds[i]
     }
 
 

@@ -63,9 +63,7 @@ class Archive:
 
     def pictures(self) -> pa.Table:
         """Rows for the buckets of their hosts."""
-        rows = [
-            {"key": host_key(url), "url": url, **asdict(self._sources[url])} for url in sorted(self._sources)
-        ]
+        rows = [{"key": host_key(url), "url": url, **asdict(self._sources[url])} for url in sorted(self._sources)]
         return pa.Table.from_pylist(rows, schema=ARCHIVED)
 
     def redirects(self) -> dict[str, pa.Table]:

@@ -62,9 +62,7 @@ def run_stage(plan: Plan, stage: Stage, engine: Engine, stream: TextIO) -> bool:
         print(f"{stage.name}: all {stage.total} units are done", file=stream)
         return False
     watch = Watch(plan.root, stage, done)
-    with Progress(
-        stage.name, stage.total, stream, resumed=len(done), resumed_counts=watch.counts()
-    ) as progress:
+    with Progress(stage.name, stage.total, stream, resumed=len(done), resumed_counts=watch.counts()) as progress:
         launch.run(stage.transform, engine, lambda: progress.update(watch.look(), watch.counts()))
     return True
 
@@ -106,11 +104,7 @@ def claim(plan: Plan, reconfigure: bool) -> None:
     now = describe(plan)
     if storage.exists(path):
         before = json.loads(storage.read(path))
-        changed = [
-            stage
-            for stage in STAGES
-            if before.get("fingerprints", {}).get(stage) != now["fingerprints"][stage]
-        ]
+        changed = [stage for stage in STAGES if before.get("fingerprints", {}).get(stage) != now["fingerprints"][stage]]
         if before.get("crawl") != now["crawl"]:
             raise BuildError(
                 f"{plan.root} holds a build of crawl {before.get('crawl')!r}, not of {plan.crawl.name!r}: "
@@ -132,8 +126,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "config": json.loads(json.dumps(asdict(plan.build))),
         "fingerprints": plan.fingerprints(),
         "seeds": {},  # nothing is drawn at random: ties are broken by hash and by place in the crawl
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         "warcs": [list(warc) for warc in plan.crawl.warcs],
     }
 

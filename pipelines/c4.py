@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from itertools import islice
 from typing import IO, cast
 
 import apache_beam as beam
@@ -24,12 +25,17 @@ from mmc4_builder.workspace import Unit, Workspace, partition
 from pipelines.schemas import C4_CLAIMS, C4_TEXTS, URL_CLAIMS
 from pipelines.units import Exchange, Run, Step
 
+TOGETHER = 10_000  # documents of a file that are Python objects at a time
+
 
 def read_c4(unit: Unit, workspace: Workspace, *, buckets: int) -> None:
     """One `c4-train.*.json.gz` -> its documents, to the buckets of their URLs."""
     (path,) = unit.inputs
-    rows = list(_documents(path, workspace))
-    workspace.leave("c4", partition(pa.Table.from_pylist(rows, schema=C4_CLAIMS), "key", buckets))
+    documents = _documents(path, workspace)
+    batches = iter(lambda: list(islice(documents, TOGETHER)), [])  # a file as Python objects would be gigabytes
+    tables = [pa.Table.from_pylist(batch, schema=C4_CLAIMS) for batch in batches]
+    table = pa.concat_tables([C4_CLAIMS.empty_table(), *tables])
+    workspace.leave("c4", partition(table, "key", buckets))
 
 
 def _documents(path: str, workspace: Workspace) -> Iterator[dict[str, object]]:
@@ -60,9 +66,7 @@ def join_c4(unit: Unit, workspace: Workspace) -> None:
     """Bucket of URLs -> each C4 document's text, to the capture of its URL that is nearest in time."""
     pages = workspace.received("urls", URL_CLAIMS)
     documents = workspace.received("c4", C4_CLAIMS)
-    chosen = nearest(
-        pages["key"].to_numpy(), _seconds(pages), documents["key"].to_numpy(), _seconds(documents)
-    )
+    chosen = nearest(pages["key"].to_numpy(), _seconds(pages), documents["key"].to_numpy(), _seconds(documents))
     taken: dict[str, list[dict[str, object]]] = {}
     units, rows = pages["unit"].to_pylist(), pages["row"].to_pylist()
     seen: set[int] = set()
@@ -106,9 +110,7 @@ def nearest(page_keys: np.ndarray, page_times: np.ndarray, keys: np.ndarray, tim
     return [
         min(
             by_key.get(key, [-1]),
-            key=lambda row: (
-                (abs(page_times[row] - time), page_times[row], row) if row >= 0 else (0.0, 0.0, 0)
-            ),
+            key=lambda row: (abs(page_times[row] - time), page_times[row], row) if row >= 0 else (0.0, 0.0, 0),
         )
         for key, time in zip(keys.tolist(), times.tolist(), strict=True)
     ]

@@ -98,14 +98,10 @@ def configure(args: argparse.Namespace) -> Build:
     is_sample = args.crawl == "sample"
     source: ImageSource = args.images or ("archive" if is_sample else "live")
     fetch = None if source == "archive" else FetchConfig(contact=args.contact or default_contact())
-    made = BUILDS[args.config or ("sample" if is_sample else "mmc4")](
-        ImagesConfig(source=source, fetch=fetch)
-    )
+    made = BUILDS[args.config or ("sample" if is_sample else "mmc4")](ImagesConfig(source=source, fetch=fetch))
     documents = replace(made.documents, c4=find_c4(args.c4), bad_words=bad_words(args.bad_words, is_sample))
     scores = replace(made.scores, clip=args.clip or ("tiny" if is_sample else made.scores.clip))
-    return replace(
-        made, documents=documents, scores=scores, shards=replace(made.shards, format=args.shard_format)
-    )
+    return replace(made, documents=documents, scores=scores, shards=replace(made.shards, format=args.shard_format))
 
 
 def default_contact() -> str:
@@ -153,17 +149,13 @@ def sample_crawl(output: str) -> Crawl:
     from mmc4_builder.sample import pack
 
     if not storage.is_local(output):
-        raise UsageError(
-            f"the sample crawl is written beside its build: --output must be a folder, not {output!r}"
-        )
+        raise UsageError(f"the sample crawl is written beside its build: --output must be a folder, not {output!r}")
     root = Path(output, "crawl")
     names = [pack.warc_path(number) for number in range(pack.WARC_FILES)]
     if not (root / "crawl-data" / pack.CRAWL / "warc.paths.gz").exists():  # written last
         print("writing the sample crawl", file=sys.stderr)
         pack.write_crawl(root)
-    return Crawl(
-        name=pack.CRAWL, root=str(root), warcs=tuple((name, *_size(str(root / name))) for name in names)
-    )
+    return Crawl(name=pack.CRAWL, root=str(root), warcs=tuple((name, *_size(str(root / name))) for name in names))
 
 
 def next_steps(plan: Plan, ran: Sequence[str]) -> str:
@@ -174,7 +166,5 @@ def next_steps(plan: Plan, ran: Sequence[str]) -> str:
         ("shards", "WebDataset tars, pictures included"),
         ("report.html", "open it in a browser"),
     )
-    there = [
-        f"  {plan.root}/{name:<12} {what}" for name, what in places if storage.exists(f"{plan.root}/{name}")
-    ]
+    there = [f"  {plan.root}/{name:<12} {what}" for name, what in places if storage.exists(f"{plan.root}/{name}")]
     return "\n".join((f"{done}.", *there, f"  check it with: mmc4-build --validate {plan.root}"))

@@ -104,9 +104,7 @@ def mmc4(images: ImagesConfig) -> Build:
 
 def mmc4_core(images: ImagesConfig) -> Build:
     """The stricter subset (MMC4 §3): 4-40 sentences, 2-15 pictures, three in four of them above 0.25."""
-    core = InterleaveConfig(
-        max_distance=10, sentences=(4, 40), images=(2, 15), min_core_fraction=0.75, core=True
-    )
+    core = InterleaveConfig(max_distance=10, sentences=(4, 40), images=(2, 15), min_core_fraction=0.75, core=True)
     return replace(mmc4(images), name="mmc4_core", interleave=core)
 
 

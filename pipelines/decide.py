@@ -25,9 +25,7 @@ class Decision:
     kept: tuple[int, ...]  # pictures of `document`, as indices into `reasons`
 
 
-def decide(
-    url: str, sentences: Sequence[str], images: Sequence[Scored], config: InterleaveConfig
-) -> Decision:
+def decide(url: str, sentences: Sequence[str], images: Sequence[Scored], config: InterleaveConfig) -> Decision:
     """Apply every rule to one document. Pictures of a document that goes, go with it: `document_dropped`."""
     reasons = judge_images(images, config)
     kept = [i for i, reason in enumerate(reasons) if reason is None]
@@ -68,9 +66,9 @@ def judge_image(image: Scored, config: InterleaveConfig) -> str | None:
     """Why a picture goes, whatever stands beside it, or None."""
     if image["reason"] is not None:
         return str(image["reason"])
-    return size.reject(
-        image["original_width"], image["original_height"], rules=config.size
-    ) or duplicates.too_frequent(image["occurrences"], max_count=config.max_occurrences)
+    return size.reject(image["original_width"], image["original_height"], rules=config.size) or duplicates.too_frequent(
+        image["occurrences"], max_count=config.max_occurrences
+    )
 
 
 def judge_document(sentences: int, sims: Sequence[float], config: InterleaveConfig) -> str | None:

@@ -27,9 +27,7 @@ from pipelines.units import Run, Step
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 
-def extract(
-    unit: Unit, workspace: Workspace, *, config: DocumentsConfig, crawl_root: str, buckets: int
-) -> None:
+def extract(unit: Unit, workspace: Workspace, *, config: DocumentsConfig, crawl_root: str, buckets: int) -> None:
     """One WARC file -> its candidate pages, and an index of the pictures that it holds."""
     name = unit.inputs[0]
     claims: list[tuple[int, str, str, int]] = []
@@ -39,23 +37,19 @@ def extract(
             row = candidate(record, name, workspace, config)
             if row is not None:
                 claims.append((row["url_key"], row["timestamp"], unit.name, len(claims)))
-                rows.append(row)
+                rows.append(row, weight=sum(map(len, row["lines"])) + 200 * len(row["images"]))
     columns = [[claim[i] for claim in claims] for i in range(len(URL_CLAIMS))]
     workspace.leave("urls", partition(pa.table(columns, schema=URL_CLAIMS), "key", buckets))
     workspace.leave("archive", partition(archive.pictures(), "key", buckets))
     workspace.leave("redirects", archive.redirects())
 
 
-def read_html(
-    path: str, workspace: Workspace, config: DocumentsConfig, archive: Archive
-) -> Iterator[warc.Record]:
+def read_html(path: str, workspace: Workspace, config: DocumentsConfig, archive: Archive) -> Iterator[warc.Record]:
     """The HTML pages of a WARC file; pictures are noted in `archive`, and everything is counted."""
     with transport.open_stream(path) as stream:
         for record in warc.read_records(stream, path, limits=config.warc):
             if isinstance(record, warc.BadRecord):
-                workspace.bury(
-                    "records", record.reason, warc=archive.warc, offset=record.offset, detail=record.detail
-                )
+                workspace.bury("records", record.reason, warc=archive.warc, offset=record.offset, detail=record.detail)
                 continue
             archived = archive.note(record)
             reason = not_a_page(record)
@@ -71,9 +65,7 @@ def not_a_page(record: warc.Record) -> str | None:
     return None if record.content_type in HTML_TYPES else "not_html"
 
 
-def candidate(
-    record: warc.Record, name: str, workspace: Workspace, config: DocumentsConfig
-) -> dict[str, Any] | None:
+def candidate(record: warc.Record, name: str, workspace: Workspace, config: DocumentsConfig) -> dict[str, Any] | None:
     """The row of a page that C4's rules for single pages leave, or None, counted."""
     markup, _ = decode(record.payload, record.header("content-type"))
     page = html.parse_page(markup, record.url, config.html)
@@ -99,12 +91,8 @@ def page_row(
         "lines": list(lines),
         "numbers": list(numbers),
         "line_keys": text.line_keys(lines).tolist(),
-        "images": [
-            {"url": i.url, "position": i.position, "alt": i.alt, "caption": i.caption} for i in page.images
-        ],
-        "signals": [
-            {"name": name, "value": value} for name, value in (*header_signals(record.headers), *page.signals)
-        ],
+        "images": [{"url": i.url, "position": i.position, "alt": i.alt, "caption": i.caption} for i in page.images],
+        "signals": [{"name": name, "value": value} for name, value in (*header_signals(record.headers), *page.signals)],
         "warc": name,
         "offset": record.offset,
         "length": record.length,
@@ -182,9 +170,7 @@ def c4_texts(workspace: Workspace) -> Choose:
     return choose
 
 
-def judge(
-    chosen: Chosen, page: dict[str, Any], config: DocumentsConfig, bad_words: text.BadWords
-) -> str | None:
+def judge(chosen: Chosen, page: dict[str, Any], config: DocumentsConfig, bad_words: text.BadWords) -> str | None:
     """Why a page is no document, or None; the rules that C4 applies to the text as a whole come here."""
     if not page["images"]:
         return "no_images"

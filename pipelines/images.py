@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.pvalue import PCollection
 
 from filters import url as url_rules
+from filters.text import url_key
 from mmc4_builder import warc
 from mmc4_builder.commits import Commit
 from mmc4_builder.fetch import Fetched, fetch_all
@@ -25,7 +26,7 @@ from pipelines.config import ImagesConfig
 from pipelines.schemas import ARCHIVED, IMAGES, MENTIONS, OCCURRENCES, TOTALS
 from pipelines.units import Committed, Exchange, Run, Step
 
-AHEAD = 256  # URLs whose pictures may be in memory, waiting for their turn in the tar
+AHEAD = 512  # URLs whose pictures may be in memory, waiting for their turn in the tar
 
 
 def mention(unit: Unit, workspace: Workspace, *, config: ImagesConfig, buckets: int) -> None:
@@ -66,18 +67,19 @@ def store(unit: Unit, workspace: Workspace, *, config: ImagesConfig, crawl_root:
     mentions = _by_url(workspace.received("mentions", MENTIONS))
     archived = held(workspace, crawl_root) if config.source != "live" else {}
     shown: Counter[int] = Counter()
+    name = f"images/{unit.name}.tar"
     with (
-        workspace.create(f"images/{unit.name}.tar") as stream,
+        workspace.create(name) as stream,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT, bufsize=1 << 20) as tar,
         workspace.parquet(f"images/{unit.name}.parquet", IMAGES) as rows,
     ):
-        tar = TarStore(stream, f"images/{unit.name}.tar")
-        for url, (got, image, reason) in outcomes(sorted(mentions), archived, config):
+        kept = TarStore(tar, name)
+        for url, (got, image, reason) in outcomes(sorted(mentions, key=url_key), archived, config):
             units, documents = mentions[url]
             workspace.tally("urls", reason)
-            rows.append({**image_row(url, got, image, reason, tar), "units": units, "documents": documents})
+            rows.append({**image_row(url, got, image, reason, kept), "units": units, "documents": documents})
             if image:
                 shown[image.phash] += documents
-        tar.close()
     columns = [list(shown), [unit.name] * len(shown), list(shown.values())]
     table = pa.table(columns, schema=OCCURRENCES)
     workspace.leave("occurrences", partition(table, "key", buckets))
@@ -93,7 +95,7 @@ def held(workspace: Workspace, crawl_root: str) -> dict[str, dict[str, Any]]:
 def outcomes(
     urls: list[str], archived: dict[str, dict[str, Any]], config: ImagesConfig
 ) -> Iterator[tuple[str, Outcome]]:
-    """What became of each URL, in the order given. The archive is asked first, then the live web."""
+    """What became of each URL, in the order given, which had better mix the hosts. The archive is asked first."""
     pending = iter(urls)
     while chunk := list(islice(pending, AHEAD)):
         done: dict[str, Outcome] = {}
@@ -137,7 +139,7 @@ def _fetched(fetched: Fetched) -> tuple[Got | None, str | None]:
 
 
 def image_row(
-    url: str, got: Got | None, image: StoredImage | None, reason: str | None, tar: "TarStore"
+    url: str, got: Got | None, image: StoredImage | None, reason: str | None, store: "TarStore"
 ) -> dict[str, Any]:
     """A row of `images`: what was found behind one URL. The picture goes into the tar, once for each hash."""
     row: dict[str, Any] = {"url": url, "reason": reason}
@@ -147,7 +149,7 @@ def image_row(
         row |= {"warc": got.warc, "warc_offset": got.warc_offset}
     if image:
         row |= {name: getattr(image, name) for name in IMAGE_FIELDS}
-        row |= {"store": tar.name, **tar.add(image.sha256, image.data)}
+        row |= {"store": store.name, **store.add(image.sha256, image.data)}
     return row
 
 
@@ -166,10 +168,10 @@ IMAGE_FIELDS = (
 class TarStore:
     """Pictures under their hash in a tar; `add` tells where the bytes lie, so that readers need no index of it."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, tar: tarfile.TarFile, name: str) -> None:
         self.name = name
         self._places: dict[str, dict[str, int]] = {}
-        self._tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT, bufsize=1 << 20)
+        self._tar = tar
 
     def add(self, sha256: str, data: bytes) -> dict[str, int]:
         if sha256 not in self._places:
@@ -179,9 +181,6 @@ class TarStore:
             self._tar.addfile(info, io.BytesIO(data))
             self._places[sha256] = place
         return self._places[sha256]
-
-    def close(self) -> None:
-        self._tar.close()
 
 
 def _settle(got: Got | None, reason: str | None, config: ImagesConfig) -> Outcome:
@@ -231,19 +230,11 @@ class Images(beam.PTransform):
         store_step = partial(store, config=self.config, crawl_root=self.crawl_root, buckets=count)
         files = pipeline | "Files" >> beam.Create(self.files)
         mentions = files | Run(step(name="mention", run=partial(mention, config=self.config, buckets=count)))
-        archive = (
-            files
-            | Committed(self.root, "extract")
-            | FollowRedirects(self.root, self.fingerprint, self.buckets)
-        )
+        archive = files | Committed(self.root, "extract") | FollowRedirects(self.root, self.fingerprint, self.buckets)
         stored = (
             (mentions, archive)
             | beam.Flatten()
             | Exchange(("mentions", "archive", "aliased"), self.buckets)
             | Run(step(name="images", run=store_step))
         )
-        return (
-            stored
-            | Exchange(("occurrences",), self.buckets)
-            | Run(step(name="occurrences", run=count_occurrences))
-        )
+        return stored | Exchange(("occurrences",), self.buckets) | Run(step(name="occurrences", run=count_occurrences))

@@ -34,9 +34,7 @@ def interleave(unit: Unit, workspace: Workspace, *, config: InterleaveConfig) ->
         )
 
 
-def _decided(
-    unit: Unit, workspace: Workspace, decisions: Rows, config: InterleaveConfig
-) -> Iterator[dict[str, Any]]:
+def _decided(unit: Unit, workspace: Workspace, decisions: Rows, config: InterleaveConfig) -> Iterator[dict[str, Any]]:
     """The documents that stay, as MMC4 writes them; every decision is counted and noted on the way."""
     documents = read_rows(workspace.path(f"documents/{unit.name}.parquet"), ["url", "sentences"])
     scores = read_rows(workspace.path(f"scores/{unit.name}.parquet"))

@@ -34,9 +34,7 @@ class Engine:
     runner: str | None = None
     workers: int = 0  # 0: as many as there are cores
     options: tuple[str, ...] = ()  # of Beam, verbatim
-    log: str = (
-        os.devnull
-    )  # what local worker processes write to stderr; the launcher tells what matters of it
+    log: str = os.devnull  # what local worker processes write to stderr; the launcher tells what matters of it
 
     @property
     def is_local(self) -> bool:

@@ -82,8 +82,11 @@ class Plan:
 
     @property
     def buckets(self) -> tuple[Unit, ...]:
-        """Buckets of hosts and hashes. Twice the WARC files, so that each stays a few hundred MB of pictures."""
-        return units(min(4096, max(4, 2 * len(self.crawl.warcs))))
+        """Buckets of hosts and hashes: at least twice the WARC files, so that each stays some hundred MB of pictures.
+
+        A power of two, so that a few files more leave the work on the others valid.
+        """
+        return units(1 << min(12, max(2, (2 * len(self.crawl.warcs) - 1).bit_length())))
 
     def fingerprints(self) -> dict[str, str]:
         """By stage: of its own configuration and of everything that it builds on."""

@@ -4,9 +4,7 @@ import pyarrow as pa
 
 SIGNALS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())]))
 IMAGE_REFS = pa.list_(
-    pa.struct(
-        [("url", pa.string()), ("position", pa.int32()), ("alt", pa.string()), ("caption", pa.string())]
-    )
+    pa.struct([("url", pa.string()), ("position", pa.int32()), ("alt", pa.string()), ("caption", pa.string())])
 )
 SOURCE = [
     ("warc", pa.string()),
@@ -42,9 +40,7 @@ DOCUMENTS = pa.schema(
 )
 
 # exchange/urls: one row a page, to the bucket of its URL.
-URL_CLAIMS = pa.schema(
-    [("key", pa.uint64()), ("timestamp", pa.string()), ("unit", pa.string()), ("row", pa.int32())]
-)
+URL_CLAIMS = pa.schema([("key", pa.uint64()), ("timestamp", pa.string()), ("unit", pa.string()), ("row", pa.int32())])
 # exchange/url_losers: pages of which another capture is kept.
 URL_LOSERS = pa.schema([("row", pa.int32())])
 # exchange/lines: one row a line of a surviving page, to the bucket of its hash.
@@ -60,9 +56,7 @@ LINE_CLAIMS = pa.schema(
 # exchange/line_losers: lines that another page keeps.
 LINE_LOSERS = pa.schema([("row", pa.int32()), ("line", pa.int32())])
 # exchange/c4: released C4 documents on their way to the bucket of their URL, and on to the page that has it.
-C4_CLAIMS = pa.schema(
-    [("key", pa.uint64()), ("timestamp", pa.string()), ("url", pa.string()), ("text", pa.string())]
-)
+C4_CLAIMS = pa.schema([("key", pa.uint64()), ("timestamp", pa.string()), ("url", pa.string()), ("text", pa.string())])
 C4_TEXTS = pa.schema([("row", pa.int32()), ("url", pa.string()), ("text", pa.string())])
 
 # exchange/archive: pictures that the WARC files hold, to the bucket of the host that a page names.
@@ -71,9 +65,7 @@ ARCHIVED = pa.schema([("key", pa.uint64()), ("url", pa.string()), *SOURCE])
 REDIRECTS = pa.schema([("url", pa.string()), ("target", pa.string())])
 ALIASES = pa.schema([("key", pa.uint64()), ("url", pa.string()), ("target", pa.string())])
 # exchange/mentions: pictures that documents name, to the bucket of their host.
-MENTIONS = pa.schema(
-    [("key", pa.uint64()), ("url", pa.string()), ("unit", pa.string()), ("documents", pa.int32())]
-)
+MENTIONS = pa.schema([("key", pa.uint64()), ("url", pa.string()), ("unit", pa.string()), ("documents", pa.int32())])
 
 # images: one row a distinct URL, with what became of it.
 IMAGES = pa.schema(

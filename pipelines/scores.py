@@ -84,9 +84,7 @@ def _named(document: dict[str, Any], known: dict[str, dict[str, Any]]) -> list[d
     for image in document["images"]:
         if image["url"] in known:
             first.setdefault(image["url"], image)
-    return [
-        {**known[url], "position": image["position"], "alt": image["alt"]} for url, image in first.items()
-    ]
+    return [{**known[url], "position": image["position"], "alt": image["alt"]} for url, image in first.items()]
 
 
 def _embed_sentences(
@@ -108,8 +106,7 @@ def _scored(found: list[dict[str, Any]], texts: Vectors | None) -> list[dict[str
         matrix = similarity_matrix(np.asarray([image["clip"] for image in stored], np.float32), texts)
         rows = {image["url"]: row for image, row in zip(stored, matrix, strict=True)}
     return [
-        {**{k: v for k, v in image.items() if k != "clip"}, "similarity": rows.get(image["url"])}
-        for image in found
+        {**{k: v for k, v in image.items() if k != "clip"}, "similarity": rows.get(image["url"])} for image in found
     ]
 
 

@@ -40,9 +40,7 @@ def write(unit: Unit, workspace: Workspace, *, config: ShardsConfig, core: bool)
     workspace.tally("samples", None, count)
 
 
-def _documents(
-    unit: Unit, workspace: Workspace, core: bool
-) -> Iterator[tuple[dict[str, Any], tuple[bytes, ...]]]:
+def _documents(unit: Unit, workspace: Workspace, core: bool) -> Iterator[tuple[dict[str, Any], tuple[bytes, ...]]]:
     with Tars(workspace) as tars:
         for span in unit.inputs:
             shard, start, stop = (int(part) for part in span.split(":"))

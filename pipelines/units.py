@@ -68,9 +68,9 @@ class Exchange(beam.PTransform):
         return f"Exchange {', '.join(self.exchanges)}"
 
     def expand(self, sources: PCollection[Commit]) -> PCollection[Unit]:
-        every = sources.pipeline | beam.Create(
-            [(unit.name, unit) for unit in self.destinations]
-        ).with_output_types(tuple[str, Unit])
+        every = sources.pipeline | beam.Create([(unit.name, unit) for unit in self.destinations]).with_output_types(
+            tuple[str, Unit]
+        )
         pieces = sources | beam.FlatMap(_addressed, exchanges=frozenset(self.exchanges)).with_output_types(
             tuple[str, Piece]
         )
@@ -87,9 +87,7 @@ def _addressed(commit: Commit, exchanges: frozenset[str]) -> Iterator[tuple[str,
 def _destination(group: tuple[str, Iterable[Unit | Piece]]) -> Unit:
     """The destination unit with its pieces, in an order that does not depend on the engine's."""
     members = list(group[1])
-    pieces = sorted(
-        (m for m in members if isinstance(m, Piece)), key=lambda piece: (piece.exchange, piece.source)
-    )
+    pieces = sorted((m for m in members if isinstance(m, Piece)), key=lambda piece: (piece.exchange, piece.source))
     (unit,) = (m for m in members if isinstance(m, Unit))
     return replace(unit, pieces=tuple(pieces))
 

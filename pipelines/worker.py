@@ -16,9 +16,7 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     from apache_beam.runners.worker import sdk_worker_main
 
-    logging.disable(
-        logging.ERROR
-    )  # the harness tells each of its steps, and the launcher tells what went wrong
+    logging.disable(logging.ERROR)  # the harness tells each of its steps, and the launcher tells what went wrong
 
     sdk_worker_main.main([])
 

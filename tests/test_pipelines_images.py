@@ -321,11 +321,11 @@ def test_a_url_that_two_files_name_knows_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sizes", [[], [1], [511, 512, 513], [0, 5000, 1], [100_000, 3]])
 def test_the_tar_tells_where_bytes_lie(sizes: list[int]) -> None:
     stream = io.BytesIO()
-    tar = TarStore(stream, "images/00000.tar")
     contents = {f"{number:064x}": bytes([number]) * size for number, size in enumerate(sizes)}
-    places = {name: tar.add(name, data) for name, data in contents.items()}
-    assert {name: tar.add(name, b"") for name in contents} == places
-    tar.close()
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        store = TarStore(tar, "images/00000.tar")
+        places = {name: store.add(name, data) for name, data in contents.items()}
+        assert {name: store.add(name, b"") for name in contents} == places
     written = stream.getvalue()
     for name, data in contents.items():
         start = places[name]["store_offset"]

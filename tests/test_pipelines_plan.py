@@ -82,7 +82,7 @@ def test_fingerprints_do_not_depend_on_the_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "buckets"), [(1, 4), (2, 4), (3, 6), (800, 1600), (2048, 4096), (90_000, 4096)]
+    ("files", "buckets"), [(1, 4), (2, 4), (3, 8), (4, 8), (800, 2048), (2048, 4096), (90_000, 4096)]
 )
 def test_buckets(files: int, buckets: int) -> None:
     assert len(planned(LIVE, files).buckets) == buckets
