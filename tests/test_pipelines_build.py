@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from builds import digests, environment, run, start, write_corner
+from builds import COMMAND, digests, environment, run, start, write_corner
+from consumers import mm_interleaved, openflamingo
 
 from mmc4_builder.funnel import Funnel
 from mmc4_builder.mmc4_format import read_docs_zip
@@ -163,6 +164,20 @@ def test_another_configuration_is_refused_and_on_demand_redone(
     report = validate(root)
     assert report.ok, format_report(report)
     assert digests(root, "docs") == digests(built, "docs")
+    sequences = list(openflamingo(sorted((root / "shards").glob("*.tar")), min_bytes=0))
+    assert len(sequences) > 10
+    assert not any(sequence.swapped for sequence in sequences)
+
+
+def test_a_published_loader_reads_the_docs(built: Path, tmp_path: Path) -> None:
+    """MM-Interleaved's reader, written from its contract; pictures in a flat folder, as it expects."""
+    for path in sorted((built / "shards").glob("*.tar")):
+        for sample in read_shard(path):
+            for info, data in zip(sample.doc["image_info"], sample.images, strict=True):
+                (tmp_path / info["image_name"]).write_bytes(data)
+    zips = sorted((built / "docs").glob("*.zip"))
+    read = [sequence for path in zips for sequence in mm_interleaved(path, tmp_path, seed=1)]
+    assert len(read) > sum(1 for path in zips for _ in read_docs_zip(path)) / 2
 
 
 def test_another_crawl_is_refused(flags: list[object], corner: list[Path], built: Path) -> None:
@@ -212,8 +227,6 @@ def test_a_full_disk_is_a_clear_error_and_the_next_run_goes_on(
     """Files are limited to 100 kB, which is what a full disk looks like to a writer."""
     root = tmp_path / "out"
     script = 'ulimit -f 100; exec "$@"'
-    from builds import COMMAND
-
     words = [*COMMAND, *map(str, flags), "--output", str(root), "--workers", "1"]
     limited = subprocess.run(
         ["bash", "-c", script, "bash", *words], env=environment(), capture_output=True, text=True
