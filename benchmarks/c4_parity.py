@@ -106,9 +106,7 @@ def load_reference() -> Any:
     """The reference module, with stand-ins for the imports that its pure functions do not use."""
     spec = importlib.util.find_spec("tensorflow_datasets")
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(
-            "tensorflow-datasets is not installed; pip install --no-deps tensorflow-datasets==4.9.7"
-        )
+        raise SystemExit("tensorflow-datasets is not installed; pip install --no-deps tensorflow-datasets==4.9.7")
     counter = types.SimpleNamespace(inc=lambda *_: None)
     metrics = types.SimpleNamespace(Metrics=types.SimpleNamespace(counter=lambda *_: counter))
     lazy = types.SimpleNamespace(apache_beam=types.SimpleNamespace(metrics=metrics))
@@ -141,16 +139,12 @@ def made_page(rng: random.Random) -> str:
     """One page of random lines; about half of them good, the rest aimed at a rule or at its edge."""
     parts: list[str] = []
     for _ in range(rng.choice((0, 1, 2, 3, 4, 6, 9, 14))):
-        words = rng.choices(
-            WORDS[:12] if rng.random() < 0.6 else WORDS, k=rng.choice((1, 3, 4, 5, 5, 6, 8, 12))
-        )
+        words = rng.choices(WORDS[:12] if rng.random() < 0.6 else WORDS, k=rng.choice((1, 3, 4, 5, 5, 6, 8, 12)))
         if rng.random() < 0.16:
             words.insert(rng.randrange(len(words) + 1), rng.choice(TRAPS))
         line = " ".join(words) + rng.choice(ENDS)
         if rng.random() < 0.08:
-            line = rng.choice(
-                (f"{line} [{rng.randrange(99)}]", f"[edit] {line}", f"  {line}\u00a0", line.upper())
-            )
+            line = rng.choice((f"{line} [{rng.randrange(99)}]", f"[edit] {line}", f"  {line}\u00a0", line.upper()))
         parts += [
             parts[rng.randrange(len(parts))] if parts and rng.random() < 0.05 else line,
             rng.choice(BREAKS),
@@ -239,9 +233,7 @@ def fixture(module: Any, texts: list[str]) -> dict[str, Any]:
         "reference": f"tensorflow-datasets {importlib.metadata.version('tensorflow-datasets')}",
         "bad_words": BAD_WORDS,
         "urls": [{"url": url, "normal": module.normalize_url(url)} for url in URLS],
-        "lengths": [
-            {"chars": n, "kept": reference_answer(module, long_page(n)) is not None} for n in (190000, 190001)
-        ],
+        "lengths": [{"chars": n, "kept": reference_answer(module, long_page(n)) is not None} for n in (190000, 190001)],
         "pages": pages,
     }
 
@@ -261,9 +253,7 @@ def speed(module: Any, texts: list[str], rounds: int = 5) -> tuple[float, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=Path, help="a JSON list of page texts to compare as well")
     parser.add_argument("--made", type=int, default=20_000, help="how many pages to generate")
     parser.add_argument("--seed", type=int, default=0)
@@ -272,9 +262,7 @@ def main() -> None:
     args = parser.parse_args()
     module = load_reference()
     rng = random.Random(args.seed)
-    made = [wet_text(made_page(rng)) for _ in range(args.made)] + [
-        long_page(n) for n in (189_999, 190_000, 190_001)
-    ]
+    made = [wet_text(made_page(rng)) for _ in range(args.made)] + [long_page(n) for n in (189_999, 190_000, 190_001)]
     real = [wet_text(text) for text in json.loads(args.pages.read_text())] if args.pages else []
     different = sum(normalize_url(url) != module.normalize_url(url) for url in URLS)
     for name, texts in (("generated", made), ("given", real)):

@@ -139,9 +139,7 @@ def walk(html: bytes, url: str) -> tuple[list[str], list[str]]:
 def pages_of(warc: Path) -> list[bytes]:
     """The HTML of a WARC file."""
     with warc.open("rb") as stream:
-        records = fastwarc.ArchiveIterator(
-            stream, record_types=fastwarc.WarcRecordType.response, parse_http=True
-        )
+        records = fastwarc.ArchiveIterator(stream, record_types=fastwarc.WarcRecordType.response, parse_http=True)
         return [r.reader.read() for r in records if "html" in (r.http_content_type or "")]
 
 
@@ -161,9 +159,7 @@ def corpus(folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--warc", type=Path, help="a WARC file of pages")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()

@@ -27,9 +27,7 @@ SHAPES = ((20, 5, 400), (60, 20, 200), (300, 100, 20))  # images, sentences, doc
 PADDING = 1000.0
 
 
-def peer_assign(
-    similarity: Matrix, lapjv: Callable[..., tuple[float, npt.NDArray[np.int32], object]]
-) -> object:
+def peer_assign(similarity: Matrix, lapjv: Callable[..., tuple[float, npt.NDArray[np.int32], object]]) -> object:
     """MMC4's assignment of one document with the solver given."""
     images, sentences = similarity.shape
     side = max(images, sentences)

@@ -45,8 +45,7 @@ def variants(source: Path, number: int) -> Iterator[Response]:
                     timestamp=record.timestamp,
                     status=record.status,
                     headers=tuple(
-                        (name, value.replace(".example", f"{number}.example"))
-                        for name, value in record.headers
+                        (name, value.replace(".example", f"{number}.example")) for name, value in record.headers
                     ),
                     payload=varied(record, number),
                 )
@@ -100,12 +99,8 @@ def resident(pid: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--times", type=int, default=4, help="how many times the corpus (default: %(default)s)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=4, help="how many times the corpus (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

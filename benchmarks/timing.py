@@ -33,9 +33,7 @@ def _once(run: Callable[[], object]) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def compare(
-    runs: Mapping[str, Callable[[], object]], *, rounds: int = 5, warmups: int = 1
-) -> dict[str, Times]:
+def compare(runs: Mapping[str, Callable[[], object]], *, rounds: int = 5, warmups: int = 1) -> dict[str, Times]:
     """Run every contender once a round, every other round in reverse, after `warmups` untimed runs."""
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(warmups):
@@ -52,9 +50,7 @@ def compare(
 
 def show(times: Mapping[str, Times], *, items: int, label: str = "") -> None:
     """A small table on stderr: CPU and wall microseconds for each of `items` items, and items a second."""
-    print(
-        f"{label or 'contender':<40}{'CPU us/item':>14}{'wall us/item':>14}{'items/s':>12}", file=sys.stderr
-    )
+    print(f"{label or 'contender':<40}{'CPU us/item':>14}{'wall us/item':>14}{'items/s':>12}", file=sys.stderr)
     for name, taken in times.items():
         cpu, wall = 1e6 * taken.cpu / items, 1e6 * taken.wall / items
         print(f"  {name:<38}{cpu:>14.1f}{wall:>14.1f}{items / taken.wall:>12.1f}", file=sys.stderr)
@@ -68,9 +64,7 @@ def installed(distribution: str) -> str:
         return ""
 
 
-def report(
-    *, claim: str, ours: float, peer: float, peer_name: str, unit: str, lower_is_better: bool = False
-) -> None:
+def report(*, claim: str, ours: float, peer: float, peer_name: str, unit: str, lower_is_better: bool = False) -> None:
     """The last line of stdout: one JSON object. `ratio` is how many times better ours is, so > 1 is a win.
 
     The first word of `peer_name` is the distribution whose version is reported.

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def near_duplicates(
-    hashes: Sequence[int], *, pixels: Sequence[int], max_distance: int = 5
-) -> list[int | None]:
+def near_duplicates(hashes: Sequence[int], *, pixels: Sequence[int], max_distance: int = 5) -> list[int | None]:
     """For each picture of one document None (kept), or the index of the kept picture that it repeats.
 
     `pixels` is width x height of each. Pictures are visited by falling size, then in order. One that no kept

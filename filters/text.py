@@ -174,9 +174,7 @@ class BadWords:
         return None
 
 
-def _has_sentences(
-    texts: Iterable[str], least: int, sentences: Callable[[str], int], *, together: bool = True
-) -> bool:
+def _has_sentences(texts: Iterable[str], least: int, sentences: Callable[[str], int], *, together: bool = True) -> bool:
     """Whether the texts hold that many sentences, all of them together or any one; no further text is looked at."""
     found = 0
     for text in texts:

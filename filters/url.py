@@ -23,9 +23,7 @@ class UrlRules:
             raise ValueError(f"max_chars must be positive, got {self.max_chars}")
         for word in (*self.extensions, *self.banned):
             if not word or word != word.lower():
-                raise ValueError(
-                    f"extensions and banned words must be lower-case and not empty, got {word!r}"
-                )
+                raise ValueError(f"extensions and banned words must be lower-case and not empty, got {word!r}")
 
 
 MMC4 = UrlRules()

@@ -123,9 +123,7 @@ def parse_url(text: str) -> URL:
     return URL(text, encoded=verbatim)
 
 
-def check_url(
-    url: str | URL, ports: tuple[int, ...] = (80, 443), *, allow_private: bool = False
-) -> str | None:
+def check_url(url: str | URL, ports: tuple[int, ...] = (80, 443), *, allow_private: bool = False) -> str | None:
     """Why this URL must not be requested, or None. Pure: names are not resolved, only literals are judged.
 
     A `URL` is judged as it stands, so that what is checked is what is sent. `allow_private` as in `refuse`.

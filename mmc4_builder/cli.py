@@ -93,9 +93,7 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--output", metavar="DIR", help="folder or object-store prefix; an unfinished build goes on"
-    )
+    group.add_argument("--output", metavar="DIR", help="folder or object-store prefix; an unfinished build goes on")
     group.add_argument(
         "--stages",
         metavar="S,S",
@@ -153,9 +151,7 @@ def check_usage(args: argparse.Namespace) -> None:
     if args.validate:
         return
     if bool(args.crawl) == bool(args.input):
-        raise UsageError(
-            "give either --crawl NAME or --input WARC ... (try: --crawl sample --output build/sample)"
-        )
+        raise UsageError("give either --crawl NAME or --input WARC ... (try: --crawl sample --output build/sample)")
     if not args.output:
         raise UsageError("where to? give --output DIR, or --output gs://bucket/prefix")
     for flag in ("limit", "workers"):

@@ -39,9 +39,7 @@ def check_document(doc: Mapping[str, Any], rules: Rules) -> Iterator[Breach]:
     yield from breaches
     if any(breach.kind != "forbidden_key" for breach in breaches):
         return
-    matrix = np.array(doc["similarity_matrix"], dtype=np.float64).reshape(
-        len(doc["image_info"]), len(doc["text_list"])
-    )
+    matrix = np.array(doc["similarity_matrix"], dtype=np.float64).reshape(len(doc["image_info"]), len(doc["text_list"]))
     breaches = list(_content(doc, matrix, rules))
     yield from breaches
     if not breaches:
@@ -100,9 +98,7 @@ def _types(doc: Mapping[str, Any]) -> Iterator[Breach]:
         for key, kind in zip(IMAGE_KEYS, (str, str, int, float), strict=False):
             yield from _typed(f"image {row}: {key}", type(image[key]) is kind, image[key], kind.__name__)
         faces = image["face_detections"]
-        yield from _typed(
-            f"image {row}: face_detections", faces is None or type(faces) is list, faces, "null"
-        )
+        yield from _typed(f"image {row}: face_detections", faces is None or type(faces) is list, faces, "null")
 
 
 def _typed(name: str, holds: bool, value: object, expected: str) -> Iterator[Breach]:
@@ -134,9 +130,7 @@ def _values(matrix: npt.NDArray[np.float64]) -> Iterator[Breach]:
         ("similarity_precision", inexact, "a float32 value widened to double"),
     ):
         for row, column in np.argwhere(wrong):
-            yield Breach(
-                kind=kind, found=f"matrix[{row}][{column}] = {matrix[row, column]}", expected=expected
-            )
+            yield Breach(kind=kind, found=f"matrix[{row}][{column}] = {matrix[row, column]}", expected=expected)
 
 
 def _matches(images: Sequence[Mapping[str, Any]], matrix: npt.NDArray[np.float64]) -> Iterator[Breach]:
@@ -196,9 +190,7 @@ def _best(matrix: npt.NDArray[np.float64], rules: Rules) -> Iterator[Breach]:
 def _ours(doc: Mapping[str, Any]) -> Iterator[Breach]:
     indices = [image["matched_text_index"] for image in doc["image_info"]]
     if indices != sorted(indices):
-        yield Breach(
-            kind="image_order", found=f"sentences {shorten(repr(indices), 80)}", expected="ascending"
-        )
+        yield Breach(kind="image_order", found=f"sentences {shorten(repr(indices), 80)}", expected="ascending")
     for row, sentence in enumerate(doc["text_list"]):
         for marker, harmless in MARKERS:
             if marker in sentence:

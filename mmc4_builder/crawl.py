@@ -70,9 +70,7 @@ def list_crawl(
         with open_stream(address, retry=retry) as stream:
             paths = list(islice(_read_paths(cast(IO[bytes], stream), address), limit))
     except NotFound as error:
-        raise CrawlError(
-            f"no crawl {crawl} at {root}: {address} is missing{_nearest(crawl, root, retry)}"
-        ) from error
+        raise CrawlError(f"no crawl {crawl} at {root}: {address} is missing{_nearest(crawl, root, retry)}") from error
     if not paths:
         raise CrawlError(f"{address} lists no WARC files")
     return [f"{root}/{path}" for path in paths]

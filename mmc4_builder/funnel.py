@@ -44,9 +44,7 @@ class Funnel:
         object.__setattr__(self, "steps", tuple(self.steps))
         for (stage, unit), times in Counter((step.stage, step.unit) for step in self.steps).items():
             if times > 1:
-                raise FunnelError(
-                    f"{times} steps count {unit} of stage {stage}: merge them, or name them apart"
-                )
+                raise FunnelError(f"{times} steps count {unit} of stage {stage}: merge them, or name them apart")
 
     def to_json(self) -> str:
         """The text of funnel.json: the same bytes for the same counts."""
@@ -70,9 +68,7 @@ class Funnel:
         except FunnelError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise FunnelError(
-                f"not a funnel.json ({error!r}): build it again from the commit records"
-            ) from error
+            raise FunnelError(f"not a funnel.json ({error!r}): build it again from the commit records") from error
 
 
 def tally(stage: str, unit: str, verdicts: Iterable[str | None]) -> Step:
@@ -146,9 +142,7 @@ def format_table(funnel: Funnel) -> str:
     count_width = max(len(count) for _, count, _ in rows)
     return "\n".join(
         f"{title}\n"
-        + "".join(
-            f"{label:<{label_width}}  {count:>{count_width}}  {part:>7}\n" for label, count, part in block
-        )
+        + "".join(f"{label:<{label_width}}  {count:>{count_width}}  {part:>7}\n" for label, count, part in block)
         for title, block in blocks
     )
 

@@ -37,9 +37,7 @@ class Picture:
     fallback: bool = False  # stands in <noscript>
 
 
-def image_refs(
-    pictures: Iterable[tuple[Picture, int]], resolve: Resolve, max_chars: int
-) -> tuple[ImageRef, ...]:
+def image_refs(pictures: Iterable[tuple[Picture, int]], resolve: Resolve, max_chars: int) -> tuple[ImageRef, ...]:
     """References of the (picture, position)s that have an address, alt and caption cut to `max_chars`.
 
     A <noscript> that repeats the picture beside it for readers without scripts is the same picture.

@@ -16,9 +16,7 @@ MAX_ATTRIBUTES = 100  # read of one tag
 _STEP = re.compile(r"[^>=]*(?:(>)|=\s*([\"']?)|\Z)")
 _NAME = re.compile(r"/?[a-zA-Z][^\s/>]*")
 _ATTRIBUTE = re.compile(r"([^\s/>][^\s/>=]*)\s*(?:=\s*(?:\"([^\"]*)\"?|'([^']*)'?|([^\s>]*)))?")
-_REFERENCE = re.compile(
-    r"&(?:#(?:[0-9]{1,7}|[xX][0-9a-fA-F]{1,6});?|[a-zA-Z][a-zA-Z0-9]{1,31}(?:;|(?![=;a-zA-Z0-9])))"
-)
+_REFERENCE = re.compile(r"&(?:#(?:[0-9]{1,7}|[xX][0-9a-fA-F]{1,6});?|[a-zA-Z][a-zA-Z0-9]{1,31}(?:;|(?![=;a-zA-Z0-9])))")
 _COMMENT_END = re.compile(r"--!?>")
 
 

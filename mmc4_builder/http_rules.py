@@ -107,9 +107,7 @@ def describe(response: requests.Response) -> tuple[int | None, Version]:
     """First byte that the answer holds, and the version of the file that it belongs to."""
     headers = response.headers
     start, size = None, None
-    found = re.match(
-        r"bytes (?:([0-9]{1,19})-[0-9]{1,19}|\*)/([0-9]{1,19})?", headers.get("Content-Range", "")
-    )
+    found = re.match(r"bytes (?:([0-9]{1,19})-[0-9]{1,19}|\*)/([0-9]{1,19})?", headers.get("Content-Range", ""))
     if response.status_code == 200:
         length = headers.get("Content-Length", "")
         start, size = 0, int(length) if re.fullmatch("[0-9]{1,19}", length) else None

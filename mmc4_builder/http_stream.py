@@ -181,9 +181,7 @@ class HttpStream(io.RawIOBase):
             self._skip(response, self._position)
         elif start != self._position:
             self._drop()
-            raise TransportError(
-                f"{self._url}: asked for byte {self._position}, the server sent from {start}"
-            )
+            raise TransportError(f"{self._url}: asked for byte {self._position}, the server sent from {start}")
 
     def _skip(self, response: requests.Response, count: int) -> None:
         """A server without Range starts over: pass by what was read already."""

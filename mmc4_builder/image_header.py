@@ -66,9 +66,7 @@ class Header:
     orientation: int = 1  # EXIF 1..8; JPEG only, the other formats keep it where Pillow finds it
     colours: str = ""  # JPEG only: YCbCr, Gray, RGB, CMYK, YCCK, or "" where simplejpeg does not know
     frame: int = 0  # JPEG only: the start-of-frame marker, 0xC0 baseline, 0xC2 progressive
-    one_scan: bool = (
-        False  # JPEG only: sequential, and the first scan has all components: libjpeg takes no other
-    )
+    one_scan: bool = False  # JPEG only: sequential, and the first scan has all components: libjpeg takes no other
 
 
 def sniff(data: bytes) -> Format:

@@ -48,9 +48,7 @@ class ImageRules:
         if self.max_side < 1 or self.min_side < 0 or not self.max_aspect >= 1:
             raise ValueError(f"max_side, min_side or max_aspect is out of range in {self}")
         if not 1 <= self.max_pixels <= 80_000_000:
-            raise ValueError(
-                f"max_pixels is {self.max_pixels}; give 1 to 80,000,000, Pillow warns above that"
-            )
+            raise ValueError(f"max_pixels is {self.max_pixels}; give 1 to 80,000,000, Pillow warns above that")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,7 @@ CORE_SIMILARITY = 0.25  # MMC4 §3, mmc4-core: an image counts when its similari
 UNASSIGNED = -1
 
 
-def similarity_matrix(
-    images: npt.NDArray[np.floating], texts: npt.NDArray[np.floating]
-) -> npt.NDArray[np.float32]:
+def similarity_matrix(images: npt.NDArray[np.floating], texts: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Cosines of images [n, d] and texts [m, d], both L2-normalised -> float32 [n, m] in [-1, 1].
 
     The sums run in double precision, so that the float32 result hardly depends on the machine's BLAS.
@@ -21,9 +19,7 @@ def similarity_matrix(
     """
     left, right = _unit_rows(images, "images"), _unit_rows(texts, "texts")
     if left.shape[1] != right.shape[1]:
-        raise ValueError(
-            f"images have {left.shape[1]} dimensions and texts {right.shape[1]}: embed with one model"
-        )
+        raise ValueError(f"images have {left.shape[1]} dimensions and texts {right.shape[1]}: embed with one model")
     cosines: npt.NDArray[np.float32] = (left @ right.T).astype(np.float32)
     return np.clip(cosines, np.float32(-1), np.float32(1))
 
@@ -40,9 +36,7 @@ def assign(similarity: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     if matrix.ndim != 2:
         raise ValueError(f"the similarity matrix has shape {matrix.shape}, expected [images, sentences]")
     if not np.isfinite(matrix).all():
-        raise ValueError(
-            "the similarity matrix holds a value that is not finite: drop that image before matching"
-        )
+        raise ValueError("the similarity matrix holds a value that is not finite: drop that image before matching")
     n_images, n_sentences = matrix.shape
     if n_sentences == 0:
         return np.full(n_images, UNASSIGNED, dtype=np.int64)

@@ -62,9 +62,7 @@ def match_images(
             matched_text_index=int(index),
             matched_sim=float(matrix[row, index]),
         )
-        for row, (name, url, index) in enumerate(
-            zip(image_names(raw_urls), raw_urls, assignment, strict=True)
-        )
+        for row, (name, url, index) in enumerate(zip(image_names(raw_urls), raw_urls, assignment, strict=True))
     )
 
 
@@ -229,9 +227,7 @@ def _image_json(image: MatchedImage) -> dict[str, Any]:
 def _check_parts(doc: MatchedDocument, matrix: npt.NDArray[np.float32]) -> None:
     shape = (len(doc.images), len(doc.sentences))
     if matrix.shape != shape:
-        raise FormatError(
-            f"{doc.url}: similarity has shape {matrix.shape}, expected {shape} (images, sentences)"
-        )
+        raise FormatError(f"{doc.url}: similarity has shape {matrix.shape}, expected {shape} (images, sentences)")
     if len({image.image_name for image in doc.images}) != len(doc.images):
         raise FormatError(f"{doc.url}: two images have one name: take them from image_names()")
     for row, image in enumerate(doc.images):
@@ -239,9 +235,7 @@ def _check_parts(doc: MatchedDocument, matrix: npt.NDArray[np.float32]) -> None:
         if not 0 <= index < shape[1]:
             raise FormatError(f"{doc.url}: image {row} is matched to sentence {index} of {shape[1]}")
         if image.matched_sim != float(matrix[row, index]):
-            raise FormatError(
-                f"{doc.url}: image {row} has matched_sim {image.matched_sim}, not its cell of the matrix"
-            )
+            raise FormatError(f"{doc.url}: image {row} has matched_sim {image.matched_sim}, not its cell of the matrix")
 
 
 class _WriteOnly:

@@ -32,9 +32,7 @@ def render_report(data: ReportData) -> str:
 def _metadata(data: ReportData, style: Html) -> list[Html]:
     """Page text is hostile. Should markup slip through, the policy still lets nothing load or run."""
     digest = b64encode(sha256(style.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return [
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),

@@ -38,9 +38,7 @@ class Histogram:
             raise ValueError(f"{self.name}: {len(self.counts)} bins cannot be drawn; use {MAX_BINS} at most")
         rising = all(low < high for low, high in zip(self.edges, self.edges[1:], strict=False))
         if len(self.edges) != len(self.counts) + 1 or not rising:
-            raise ValueError(
-                f"{self.name}: {len(self.counts)} bins need as many rising edges + 1: {self.edges}"
-            )
+            raise ValueError(f"{self.name}: {len(self.counts)} bins need as many rising edges + 1: {self.edges}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,9 +53,7 @@ def link(url: str, label: str = "") -> Html:
     shown = element("bdi", label or clip(url, 120))
     if len(url) > MAX_LINK or not _WEB.fullmatch(url):
         return element("span", shown, class_="url", title=clip(url, 400))
-    return element(
-        "a", shown, class_="url", href=url, title=clip(url, 400), rel="noreferrer noopener nofollow"
-    )
+    return element("a", shown, class_="url", href=url, title=clip(url, 400), rel="noreferrer noopener nofollow")
 
 
 def table(caption: str, head: Iterable[str], rows: Iterable[Iterable[str]], foot: Iterable[str] = ()) -> Html:

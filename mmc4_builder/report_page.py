@@ -81,9 +81,7 @@ def _step_card(step: Step) -> Html:
     parts += [(f"lost s{i % SHADES}", count) for i, (_, count) in enumerate(step.reasons)]
     label = f"{share(step.kept, step.entered)} of {step.entered:,} {step.unit} kept"
     rows = [("kept", step.kept, "kept")]
-    rows += [
-        (name_of(name), n, f"lost s{i % SHADES}") for i, (name, n) in enumerate(step.reasons[:MAX_REASONS])
-    ]
+    rows += [(name_of(name), n, f"lost s{i % SHADES}") for i, (name, n) in enumerate(step.reasons[:MAX_REASONS])]
     rest = step.reasons[MAX_REASONS:]
     if rest:
         rows.append((f"{len(rest)} more reasons", sum(count for _, count in rest), "lost s0"))

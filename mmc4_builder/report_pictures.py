@@ -149,9 +149,7 @@ def _move(image: MatchedImage) -> str:
     index = image.matched_index
     if _in_place(image):
         return f"sentence {index}, next to it in the page"
-    way, distance = (
-        ("down", index - image.position) if index > image.position else ("up", image.position - 1 - index)
-    )
+    way, distance = ("down", index - image.position) if index > image.position else ("up", image.position - 1 - index)
     return f"sentence {index}, {distance} {way} from its place in the page"
 
 

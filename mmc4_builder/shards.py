@@ -19,9 +19,7 @@ WIDTHS: Mapping[Format, int] = {"mmc4": 5, "openflamingo": 9}  # digits of a tar
 WRITE_BYTES = 1 << 20
 READ_BYTES = 1 << 17  # tarfile copies what is left of a block at each read: 1 MB would take 2.7 times as long
 MAX_MEMBER_BYTES = 1 << 30  # read_shard holds one member at a time in memory
-KEY = re.compile(
-    r"[0-9A-Za-z_-]{1,64}"
-)  # no dot: WebDataset cuts a name at its first one; USTAR holds 100 bytes
+KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")  # no dot: WebDataset cuts a name at its first one; USTAR holds 100 bytes
 JPEG_START = b"\xff\xd8\xff"
 
 
@@ -38,9 +36,7 @@ def shard_name(shard: int, fmt: Format = "mmc4") -> str:
     """00007.tar, or 000000007.tar for OpenFlamingo. Raises ValueError where the digits do not suffice."""
     width = WIDTHS[fmt]
     if not 0 <= shard < 10**width:
-        raise ValueError(
-            f"shard {shard} does not fit the {width} digits of a name: put more documents into a shard"
-        )
+        raise ValueError(f"shard {shard} does not fit the {width} digits of a name: put more documents into a shard")
     return f"{shard:0{width}d}.tar"
 
 
@@ -197,9 +193,7 @@ def _check(sample: Sample, seen: set[str]) -> None:
     if sample.key in seen:
         raise FormatError(f"key {sample.key} comes twice: readers would merge the two samples")
     if "is_gpt" in sample.doc:
-        raise FormatError(
-            f"{sample.key}: the key 'is_gpt' sends the document down another path of OpenFlamingo"
-        )
+        raise FormatError(f"{sample.key}: the key 'is_gpt' sends the document down another path of OpenFlamingo")
     listed = len(sample.doc["image_info"])
     if listed != len(sample.images):
         raise FormatError(f"{sample.key} lists {listed} images and carries {len(sample.images)}")

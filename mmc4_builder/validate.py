@@ -85,9 +85,7 @@ def _check_zip(path: Path, findings: Findings) -> None:
         findings.add(path, "", Breach(kind="docs_member", found=names, expected=expected))
 
 
-def _check_line(
-    path: Path, number: int, line: bytes, rules: Rules, findings: Findings
-) -> Mapping[str, Any] | None:
+def _check_line(path: Path, number: int, line: bytes, rules: Rules, findings: Findings) -> Mapping[str, Any] | None:
     where = f"line {number}"
     try:
         doc = decode_doc(line, where=where)

@@ -144,9 +144,7 @@ def _check_headers(members: Sequence[Member]) -> Iterator[Breach]:
         found = (info.mtime, info.uid, info.gid, info.mode, info.uname, info.gname)
         if found != (0, 0, 0, 0o644, "", ""):
             shown = f"{info.name}: time {info.mtime}, owner {info.uid}:{info.gid}, mode {info.mode:o}"
-            yield Breach(
-                kind="shard_header", found=shown, expected="time 0, owner 0:0 without a name, mode 644"
-            )
+            yield Breach(kind="shard_header", found=shown, expected="time 0, owner 0:0 without a name, mode 644")
 
 
 def _check_provenance(doc: Mapping[str, Any]) -> Iterator[Breach]:

@@ -62,9 +62,7 @@ DETAILS = {
 }
 
 
-def read_records(
-    stream: ByteStream, path: str, *, limits: WarcLimits | None = None
-) -> Iterator[Record | BadRecord]:
+def read_records(stream: ByteStream, path: str, *, limits: WarcLimits | None = None) -> Iterator[Record | BadRecord]:
     """Every HTTP response from where `stream` stands, in order; other kinds of records are passed by.
 
     A record that cannot be used, and each damaged stretch, gives one BadRecord; reading goes on at the next

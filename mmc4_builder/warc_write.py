@@ -105,9 +105,7 @@ def _warcinfo(
     )
 
 
-def _response(
-    writer: WARCWriter, response: Response, filename: str, index: int, warcinfo_id: str
-) -> ArcWarcRecord:
+def _response(writer: WARCWriter, response: Response, filename: str, index: int, warcinfo_id: str) -> ArcWarcRecord:
     headers = {
         "WARC-Type": "response",
         "WARC-Date": response.timestamp,

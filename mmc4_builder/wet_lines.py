@@ -16,9 +16,7 @@ _BLOCK = (
     "fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr li map noframes noscript "
     "object ol output p pre progress section table tbody textarea tfoot th thead title tr ul video"
 )
-_SPACED = (
-    "address cite details datalist iframe img input label legend optgroup q select summary tbody td time"
-)
+_SPACED = "address cite details datalist iframe img input label legend optgroup q select summary tbody td time"
 
 MARKS: dict[str, str] = {side + name: " " for name in _SPACED.split() for side in ("", "/")}
 MARKS.update({side + name: BREAK for name in _BLOCK.split() for side in ("", "/")})

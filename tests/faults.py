@@ -34,9 +34,7 @@ class Request:
 class Talk:
     """One request being answered. `closing` is set when the server shuts down: slow routes wait on it."""
 
-    def __init__(
-        self, connection: socket.socket, request: Request, hits: int, closing: threading.Event
-    ) -> None:
+    def __init__(self, connection: socket.socket, request: Request, hits: int, closing: threading.Event) -> None:
         self.connection = connection
         self.request = request
         self.hits = hits  # how often this path has been asked for, this time included
@@ -45,9 +43,7 @@ class Talk:
     def send(self, data: bytes) -> None:
         self.connection.sendall(data)
 
-    def reply(
-        self, status: int = 200, body: bytes = b"", *headers: tuple[str, str], length: int | None = None
-    ) -> None:
+    def reply(self, status: int = 200, body: bytes = b"", *headers: tuple[str, str], length: int | None = None) -> None:
         """A whole response; `length` lies about the body's length."""
         lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(body) if length is None else length}"]
         lines += [f"{name}: {value}" for name, value in headers]

@@ -40,9 +40,7 @@ def document(seed: int, *, images: int = 2, sentences: int = 4) -> dict[str, Any
     return to_json(
         MatchedDocument(
             url=f"http://example.com/page{seed}",
-            sentences=tuple(
-                f"Sentence {column} of page {seed} \u2014 na\u00efve." for column in range(sentences)
-            ),
+            sentences=tuple(f"Sentence {column} of page {seed} \u2014 na\u00efve." for column in range(sentences)),
             images=match_images(urls, similarity, assign(similarity)),
             similarity=similarity,
         )

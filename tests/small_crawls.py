@@ -30,9 +30,7 @@ Counters = dict[str, dict[str, int]]  # by step, then by name
 
 def prose(topic: str, lines: int = 4) -> list[str]:
     """Lines of English that C4's rules let pass, one sentence each, and on no page of another topic."""
-    return [
-        f"The keeper of {topic} wrote line {i} about the long winter and a quiet sea." for i in range(lines)
-    ]
+    return [f"The keeper of {topic} wrote line {i} about the long winter and a quiet sea." for i in range(lines)]
 
 
 def markup(body: str, head: str = "") -> bytes:
@@ -47,27 +45,21 @@ def img(*urls: str) -> str:
     return "".join(f'<img src="{url}" alt="what {url[-8:]} shows">' for url in urls)
 
 
-def page(
-    url: str, body: str, *headers: tuple[str, str], timestamp: str = TIMESTAMP, head: str = ""
-) -> Response:
+def page(url: str, body: str, *headers: tuple[str, str], timestamp: str = TIMESTAMP, head: str = "") -> Response:
     return Response(url=url, timestamp=timestamp, payload=markup(body, head), headers=(HTML, *headers))
 
 
 def article(topic: str, *images: str, timestamp: str = TIMESTAMP) -> Response:
     """A page that is kept: English of its own, and pictures between its lines."""
     first, *rest = prose(topic)
-    return page(
-        f"http://{topic}.example/", paragraphs([first]) + img(*images) + paragraphs(rest), timestamp=timestamp
-    )
+    return page(f"http://{topic}.example/", paragraphs([first]) + img(*images) + paragraphs(rest), timestamp=timestamp)
 
 
 def jpeg(seed: int, width: int = 200, height: int = 160, quality: int = 85) -> bytes:
     """A picture of coloured blots, unlike that of any other seed."""
     blots = np.random.default_rng(seed).integers(0, 255, (4, 5, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(blots).resize((width, height), Image.Resampling.BICUBIC).save(
-        stream, "JPEG", quality=quality
-    )
+    Image.fromarray(blots).resize((width, height), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=quality)
     return stream.getvalue()
 
 
@@ -76,9 +68,7 @@ def picture(url: str, seed: int = 0, *, timestamp: str = TIMESTAMP, kind: str = 
 
 
 def redirect(url: str, target: str, status: int = 301) -> Response:
-    return Response(
-        url=url, timestamp=TIMESTAMP, payload=b"", status=status, headers=(("Location", target), HTML)
-    )
+    return Response(url=url, timestamp=TIMESTAMP, payload=b"", status=status, headers=(("Location", target), HTML))
 
 
 def member(fields: Mapping[str, str], block: bytes, *, length: int | None = None) -> bytes:
@@ -142,9 +132,7 @@ def run_until(plan: Plan, last: str) -> Counters:
 def records(plan: Plan, stage: str) -> dict[str, list[Commit]]:
     """Commit records of a stage by step; every unit must have one."""
     found = {work.step: work.committed(plan.root) for work in plan.stage(stage).work}
-    assert [len(found[w.step]) for w in plan.stage(stage).work] == [
-        len(w.units) for w in plan.stage(stage).work
-    ]
+    assert [len(found[w.step]) for w in plan.stage(stage).work] == [len(w.units) for w in plan.stage(stage).work]
     return found
 
 
@@ -202,9 +190,7 @@ def write_scores(plan: Plan, similarity: Callable[[str, int], float]) -> None:
         documents = read_rows(workspace.path(f"documents/{unit.name}.parquet"))
         with workspace.parquet(f"scores/{unit.name}.parquet", SCORED) as out:
             for number, document in enumerate(documents):
-                mentioned = {
-                    image["url"]: image for image in reversed(document["images"]) if image["url"] in known
-                }
+                mentioned = {image["url"]: image for image in reversed(document["images"]) if image["url"] in known}
                 images = [
                     {
                         **{name: known[url][name] for name in FACTS},

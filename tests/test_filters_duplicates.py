@@ -40,9 +40,7 @@ def test_core_subset_is_stricter():
     assert near_duplicates(hashes, pixels=[3, 2, 1], max_distance=0) == [None, None, None]
 
 
-near = st.integers(0, 15).flatmap(
-    lambda base: st.sampled_from([0, 1, 3, 7, 31]).map(lambda x: base << 20 ^ x)
-)
+near = st.integers(0, 15).flatmap(lambda base: st.sampled_from([0, 1, 3, 7, 31]).map(lambda x: base << 20 ^ x))
 
 
 @given(st.lists(st.tuples(near, st.integers(1, 4)), max_size=30), st.integers(0, 12))

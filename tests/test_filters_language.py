@@ -73,9 +73,7 @@ def test_threshold(value: float, reason: str | None) -> None:
     assert reject(value, min_english=0.0) is None
 
 
-@pytest.mark.parametrize(
-    "text", ["", " \n", "\x00", "123 456", "!!!", "\ud800\udfff", "\ufffe\uffff", "\x7f\x85\x0b"]
-)
+@pytest.mark.parametrize("text", ["", " \n", "\x00", "123 456", "!!!", "\ud800\udfff", "\ufffe\uffff", "\x7f\x85\x0b"])
 def test_no_language_is_not_english(text: str) -> None:
     assert score(text) == 0.0
 

@@ -144,9 +144,7 @@ def test_bad_rules_are_refused(rules: dict[str, Any], message: str) -> None:
 
 
 def test_keep_lines_drops_other_pages_lines_and_repeats() -> None:
-    page = cleaned(
-        "Elsewhere this line is kept.", GOOD, "menu", " " + GOOD.upper(), "One more line to keep here."
-    )
+    page = cleaned("Elsewhere this line is kept.", GOOD, "menu", " " + GOOD.upper(), "One more line to keep here.")
     left = keep_lines(page, np.array([True, False, False, False]))
     assert isinstance(left, CleanPage)
     assert left.lines == (GOOD, "One more line to keep here.")
@@ -265,6 +263,5 @@ def test_any_lines_are_accounted_for(lines: list[str]) -> None:
     assert len(page.lines) + sum(page.dropped.values()) == sum(len(line.splitlines()) for line in lines)
     assert list(page.indices) == sorted(page.indices)
     assert all(
-        kept in lines[index] or "[" in lines[index]
-        for kept, index in zip(page.lines, page.indices, strict=True)
+        kept in lines[index] or "[" in lines[index] for kept, index in zip(page.lines, page.indices, strict=True)
     )

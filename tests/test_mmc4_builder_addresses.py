@@ -377,9 +377,7 @@ def test_redirect_to_localhost_is_refused(
     connect = socket.socket.connect
     names["public.example"] = [["93.184.216.34"]]
     with FaultServer({"/1": redirect("http://localhost/"), "/2": redirect("http://127.0.0.1/")}) as server:
-        monkeypatch.setattr(
-            socket.socket, "connect", lambda sock, _: connect(sock, ("127.0.0.1", server.port))
-        )
+        monkeypatch.setattr(socket.socket, "connect", lambda sock, _: connect(sock, ("127.0.0.1", server.port)))
         closed = replace(config, ports=(80, server.port), allow_private=False)
         for path in ("/1", "/2"):
             fetched = fetch_one(server.url(path, "public.example"), closed)

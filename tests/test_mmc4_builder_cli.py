@@ -42,9 +42,7 @@ def test_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[
         (["--crawl", "sample", "--bad-words", "no/such/list"], "no/such/list"),
     ],
 )
-def test_what_is_not_there(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_what_is_not_there(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 1
     message = capsys.readouterr().err
     assert said in message

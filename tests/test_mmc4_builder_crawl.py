@@ -186,9 +186,7 @@ def files(tmp_path: Path) -> Path:
         (["notes.txt"], ["notes.txt"]),
     ],
 )
-def test_local_patterns(
-    files: Path, monkeypatch: pytest.MonkeyPatch, patterns: list[str], names: list[str]
-) -> None:
+def test_local_patterns(files: Path, monkeypatch: pytest.MonkeyPatch, patterns: list[str], names: list[str]) -> None:
     monkeypatch.chdir(files)
     assert expand_inputs(patterns) == names
     assert expand_inputs(patterns, limit=1) == names[:1]

@@ -217,9 +217,7 @@ def test_ca_file_must_be_readable(config: FetchConfig, tmp_path: Path) -> None:
 
 def test_opt_out_headers_stop_before_the_body(config: FetchConfig) -> None:
     def reserved(talk: Talk) -> None:
-        talk.send(
-            b"HTTP/1.1 200 OK\r\nX-Robots-Tag: noindex\r\nX-Robots-Tag: all\r\nContent-Length: 9\r\n\r\n"
-        )
+        talk.send(b"HTTP/1.1 200 OK\r\nX-Robots-Tag: noindex\r\nX-Robots-Tag: all\r\nContent-Length: 9\r\n\r\n")
         talk.stall()
 
     def refuse(headers: tuple[tuple[str, str], ...]) -> str | None:

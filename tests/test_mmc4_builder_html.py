@@ -335,9 +335,7 @@ def test_real_pages_have_the_lines_and_pictures_of_a_tree(manuals: Path) -> None
             if "html" in content_type:
                 html, _ = decode(record.reader.read(), content_type)
                 page = parse_page(html, str(record.headers["WARC-Target-URI"]))
-                assert (list(page.lines), [image.position for image in page.images]) == tree_lines(html), (
-                    page.url
-                )
+                assert (list(page.lines), [image.position for image in page.images]) == tree_lines(html), page.url
                 assert page.signals == ()
                 pages, images = pages + 1, images + len(page.images)
     assert (pages, images) == (234, 1269)

@@ -88,9 +88,7 @@ def test_a_cut_jpeg_stays_cut(end):
 def test_whatever_decodes_decodes_to_the_same_pixels(pair, data):
     damaged = bytearray(pair[0])
     for _ in range(data.draw(st.integers(0, 4))):
-        damaged[data.draw(st.integers(2, len(damaged) - 1))] = data.draw(
-            st.sampled_from([0, 0xFF, 0xD9, 0xE1, 7])
-        )
+        damaged[data.draw(st.integers(2, len(damaged) - 1))] = data.draw(st.sampled_from([0, 0xFF, 0xD9, 0xE1, 7]))
     try:
         expected = simplejpeg.decode_jpeg(bytes(damaged), strict=True)
     except (ValueError, KeyError):

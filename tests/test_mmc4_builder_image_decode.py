@@ -59,9 +59,7 @@ def test_every_alpha_over_white_is_rounded_right():
     rgba = np.stack([grid // 256, 255 - grid // 256, grid // 256 // 2, grid % 256], -1).astype(np.uint8)
     colours, alpha = rgba[..., :3].astype(float), rgba[..., 3:].astype(float)
     exact = colours * alpha / 255 + 255 - alpha
-    assert (
-        np.abs(pixels(encoded(Image.fromarray(rgba), "PNG")) - exact).max() <= 0.502
-    )  # 127.498 may round up
+    assert np.abs(pixels(encoded(Image.fromarray(rgba), "PNG")) - exact).max() <= 0.502  # 127.498 may round up
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])

@@ -44,9 +44,7 @@ def test_orientation(value, order):
     assert read_header(jpeg(exif=exif(value, order))).orientation == value
 
 
-@pytest.mark.parametrize(
-    "block", [b"", b"Exif\0\0", exif(0), exif(9), exif(6)[:20], b"MM\0*\xff\xff\xff\xff"]
-)
+@pytest.mark.parametrize("block", [b"", b"Exif\0\0", exif(0), exif(9), exif(6)[:20], b"MM\0*\xff\xff\xff\xff"])
 def test_unreadable_orientation_means_as_it_stands(block):
     assert orientation(block) == 1
 

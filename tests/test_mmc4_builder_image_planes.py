@@ -49,10 +49,7 @@ def test_shrunk_is_as_near_to_lanczos_as_a_box_filter(make, size):
     reference = image.resize((600, 450), Image.Resampling.LANCZOS)
     box = image.resize((600, 450), Image.Resampling.BOX)
     ours, peer = (pixels_of(stored(one, 600, 450)) for one in (image, box))
-    assert (
-        psnr(ours @ LUMA, np.asarray(reference) @ LUMA)
-        > psnr(peer @ LUMA, np.asarray(reference) @ LUMA) - 0.5
-    )
+    assert psnr(ours @ LUMA, np.asarray(reference) @ LUMA) > psnr(peer @ LUMA, np.asarray(reference) @ LUMA) - 0.5
     assert psnr(ours, reference) > psnr(peer, reference) - 2.5
 
 

@@ -45,9 +45,7 @@ def test_absolute(raw: str, url: str) -> None:
     assert absolute(Base(PAGE), raw) == url
 
 
-@pytest.mark.parametrize(
-    "base", [PAGE, "http://x.org", "http://x.org/", "http://x.org/a/", "http://x.org/a/../b/c"]
-)
+@pytest.mark.parametrize("base", [PAGE, "http://x.org", "http://x.org/", "http://x.org/a/", "http://x.org/a/../b/c"])
 @pytest.mark.parametrize("raw", ["x", "x/y", "/x", "//h/x", "../x", "?q", "x/./y", ".x", "x?a=/../b"])
 def test_the_quick_join_is_urljoin(base: str, raw: str) -> None:
     assert Base(base).join(raw) == urljoin(base, raw)

@@ -216,9 +216,7 @@ def test_error_says_what_and_survives_pickling():
     assert (again.reason, again.detail) == ("too_small", "149x200")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"quality": 0}, {"max_side": 0}, {"max_aspect": 0.5}, {"max_pixels": 10**9}]
-)
+@pytest.mark.parametrize("wrong", [{"quality": 0}, {"max_side": 0}, {"max_aspect": 0.5}, {"max_pixels": 10**9}])
 def test_rules_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ImageRules(**wrong)
@@ -284,9 +282,7 @@ def test_real_pictures():
     counts, near = {}, 0
     with CORPUS.open("rb") as stream:
         records = ArchiveIterator(stream, record_types=WarcRecordType.response)
-        pictures = [
-            r.reader.read() for r in records if "image/" in (r.http_headers.get("content-type") or "")
-        ]
+        pictures = [r.reader.read() for r in records if "image/" in (r.http_headers.get("content-type") or "")]
     for data in pictures[::6]:
         try:
             stored = normalise(data)

@@ -80,9 +80,7 @@ def test_similarity_refuses_what_is_no_embedding(images: np.ndarray, texts: np.n
         pytest.param([[0.3, 0.2], [0.4, 0.1]], [1, 0], id="the total counts, not each image's best"),
         pytest.param([[0.1, 0.9, 0.2]], [1], id="one image"),
         pytest.param([[0.9], [0.8], [0.95]], [0, 0, 0], id="one sentence takes all"),
-        pytest.param(
-            [[0.3, 0.2], [0.9, 0.1], [0.2, 0.8]], [0, 0, 1], id="the left-over image goes to its best"
-        ),
+        pytest.param([[0.3, 0.2], [0.9, 0.1], [0.2, 0.8]], [0, 0, 1], id="the left-over image goes to its best"),
         pytest.param([[-0.5, -0.2]], [1], id="negative similarities"),
         pytest.param(np.zeros((2, 0)), [UNASSIGNED, UNASSIGNED], id="no sentences"),
         pytest.param(np.zeros((0, 4)), [], id="no images"),

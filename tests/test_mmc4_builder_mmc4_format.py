@@ -352,8 +352,6 @@ def test_every_document_written_keeps_the_contract(n: int, m: int, seed: int, te
     similarity = np.random.default_rng(seed).uniform(-1, 1, (n, m)).astype(np.float32)
     urls = [f"http://a.example/{row % 2}.png" for row in range(n)]
     images = match_images(urls, similarity, assign(similarity))
-    doc = to_json(
-        matched(sentences=tuple(texts[:m]), images=images, similarity=similarity, url=f"http://x/{texts[0]}")
-    )
+    doc = to_json(matched(sentences=tuple(texts[:m]), images=images, similarity=similarity, url=f"http://x/{texts[0]}"))
     assert list(check_document(doc, Rules(ours=True))) == []
     assert json.loads(encode_doc(doc)) == doc

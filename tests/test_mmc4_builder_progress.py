@@ -120,9 +120,7 @@ def test_rates_leave_out_what_an_earlier_run_did() -> None:
     progress = Progress("documents", 10, stream, resumed=5, resumed_counts={"pages": 1_000_000}, clock=clock)
     clock.now += 10
     progress.update(6, {"pages": 1_000_200})
-    assert stream.getvalue() == (
-        "documents:  6/10 units  60%  (5 resumed)  20 pages/s  ETA 40s  elapsed 10s\n"
-    )
+    assert stream.getvalue() == ("documents:  6/10 units  60%  (5 resumed)  20 pages/s  ETA 40s  elapsed 10s\n")
 
 
 def test_closing_without_an_update_shows_what_was_resumed() -> None:

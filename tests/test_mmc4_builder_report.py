@@ -53,9 +53,7 @@ EVIL = (
 )
 
 
-def picture(
-    width: int = 64, height: int = 48, kind: str = "JPEG", mode: str = "RGB", **options: object
-) -> bytes:
+def picture(width: int = 64, height: int = 48, kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
     image = Image.new(mode, (width, height))
     if mode == "RGB":
         ImageDraw.Draw(image).ellipse((4, 4, width // 2, height - 4), fill=(200, 90, 40))
@@ -278,9 +276,7 @@ def rows(table: LexborNode) -> list[list[str]]:
 
 
 def test_funnel_tables_add_up() -> None:
-    pages = Step(
-        stage="documents", unit="pages", entered=10, kept=4, reasons=(("no_images", 5), ("language", 1))
-    )
+    pages = Step(stage="documents", unit="pages", entered=10, kept=4, reasons=(("no_images", 5), ("language", 1)))
     documents = Step(stage="interleave", unit="documents", entered=4, kept=4)
     root = parse(ReportData(title="t", subtitle="", funnel=Funnel((pages, documents))))
     overview, first, second = (rows(table) for table in root.css("table"))
@@ -334,9 +330,7 @@ def document(count: int, *images: tuple[int, int]) -> ReportData:
         for i, (m, p) in enumerate(images)
     )
     sentences = tuple(f"Sentence {i}." for i in range(count))
-    page = ReportDocument(
-        url="https://a.example/", sentences=sentences, images=matched, warc="w.gz", offset=42
-    )
+    page = ReportDocument(url="https://a.example/", sentences=sentences, images=matched, warc="w.gz", offset=42)
     return ReportData(title="t", subtitle="", funnel=Funnel(), documents=(page,))
 
 
@@ -407,9 +401,7 @@ def test_dropped_pictures_stand_under_their_reason_with_the_funnel_s_count() -> 
         Step(stage="interleave", unit="images", entered=9, kept=5, reasons=(("too_small", 4),)),
     )
     shown = [
-        DroppedImage(
-            image=ReportImage(url="https://a.example/x/gone.jpg"), reason="http_404", detail="HTTP 404"
-        ),
+        DroppedImage(image=ReportImage(url="https://a.example/x/gone.jpg"), reason="http_404", detail="HTTP 404"),
         DroppedImage(image=ReportImage(url="https://a.example/i.gif", width=9, height=8), reason="too_small"),
     ]
     kept = (ReportImage(url="https://a.example/k.jpg", similarity=0.31),)
@@ -430,9 +422,7 @@ def test_dropped_pictures_stand_under_their_reason_with_the_funnel_s_count() -> 
 )
 def test_what_was_dropped_to_protect_somebody_is_not_passed_on(reason: str, embedded: bool) -> None:
     image = ReportImage(url="https://a.example/x.jpg", thumbnail=THUMBNAIL)
-    data = ReportData(
-        title="t", subtitle="", funnel=Funnel(), dropped=(DroppedImage(image=image, reason=reason),)
-    )
+    data = ReportData(title="t", subtitle="", funnel=Funnel(), dropped=(DroppedImage(image=image, reason=reason),))
     assert (b64encode(THUMBNAIL).decode() in render_report(data)) == embedded
 
 
@@ -457,9 +447,7 @@ def test_histogram_with_edges() -> None:
 def test_histogram_of_awkward_values_can_be_drawn(values: list[float]) -> None:
     found = histogram("x", values, 4, "px")
     assert len(found.counts) == 4
-    assert "nan" not in render_report(
-        ReportData(title="t", subtitle="", funnel=Funnel(), histograms=(found,))
-    )
+    assert "nan" not in render_report(ReportData(title="t", subtitle="", funnel=Funnel(), histograms=(found,)))
     assert parse(ReportData(title="t", subtitle="", funnel=Funnel(), histograms=(found,))).css(".plot")
 
 
@@ -604,9 +592,7 @@ def test_a_browser_shows_it_and_complains_of_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 def test_the_policy_stops_what_would_slip_through(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    injected = (
-        "<script>console.log('ran')</script><img src='file:///nowhere.png' onerror=console.log('ran')></main>"
-    )
+    injected = "<script>console.log('ran')</script><img src='file:///nowhere.png' onerror=console.log('ran')></main>"
     good = render_report(report_of("plain", "https://example.org/"))
     page.write_text(good.replace("</main>", injected), "utf-8")
     _, console = browse(page, tmp_path / "profile")

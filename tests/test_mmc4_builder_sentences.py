@@ -131,11 +131,7 @@ def released() -> list[list[str]]:
 
 def test_finds_the_released_boundaries(released: list[list[str]]) -> None:
     true = {(n, end) for n, sentences in enumerate(released) for end in _ends(sentences)}
-    found = {
-        (n, end)
-        for n, sentences in enumerate(released)
-        for end in _ends(split_sentences(" ".join(sentences)))
-    }
+    found = {(n, end) for n, sentences in enumerate(released) for end in _ends(split_sentences(" ".join(sentences)))}
     assert len(true & found) >= 0.99 * len(true)
     assert len(true & found) >= 0.99 * len(found)
 

@@ -169,9 +169,7 @@ def rebuilt(doc: dict) -> dict:
         MatchedDocument(
             url=doc["url"],
             sentences=tuple(doc["text_list"]),
-            images=match_images(
-                [image["raw_url"] for image in doc["image_info"]], similarity, assign(similarity)
-            ),
+            images=match_images([image["raw_url"] for image in doc["image_info"]], similarity, assign(similarity)),
             similarity=similarity,
         )
     )

@@ -159,9 +159,7 @@ def test_without_a_length_closing_is_the_end(server: FolderServer, retry: RetryP
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_a_busy_server_is_waited_for(
-    server: FolderServer, retry: RetryPolicy, sleeper: Sleeper, status: int
-) -> None:
+def test_a_busy_server_is_waited_for(server: FolderServer, retry: RetryPolicy, sleeper: Sleeper, status: int) -> None:
     server.fail("small.txt", Fault(status=status, times=3))
     assert read_all(server.url("small.txt"), retry) == b"0123456789"
     first, second, third = sleeper.waits
@@ -199,9 +197,7 @@ def test_retry_after(
     assert least <= sleeper.waits[0] <= most
 
 
-def test_a_server_that_wants_hours_is_given_up(
-    server: FolderServer, retry: RetryPolicy, sleeper: Sleeper
-) -> None:
+def test_a_server_that_wants_hours_is_given_up(server: FolderServer, retry: RetryPolicy, sleeper: Sleeper) -> None:
     server.fail("small.txt", Fault(status=503, headers={"Retry-After": "7200"}))
     with pytest.raises(Unreachable, match="7200 s"):
         read_all(server.url("small.txt"), retry)
@@ -355,9 +351,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         open_stream(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("path", "remedy"), [("nosuch://a/b", "https:// address"), ("mem9://x", "local path")]
-)
+@pytest.mark.parametrize(("path", "remedy"), [("nosuch://a/b", "https:// address"), ("mem9://x", "local path")])
 def test_a_scheme_without_file_system(path: str, remedy: str) -> None:
     with pytest.raises(TransportError, match=remedy):
         open_stream(path)

@@ -135,9 +135,7 @@ DOCUMENT_EDITS = [
 
 
 @pytest.mark.parametrize("kind, edit, expected", DOCUMENT_EDITS)
-def test_a_broken_document_is_named(
-    tmp_path: Path, kind: str, edit: Callable[[Doc], object], expected: str
-) -> None:
+def test_a_broken_document_is_named(tmp_path: Path, kind: str, edit: Callable[[Doc], object], expected: str) -> None:
     corpus = docs()
     edit(corpus[0][1])
     write_docs(tmp_path / "docs", 0, corpus[0])
@@ -196,9 +194,7 @@ NAME = "docs_shard_0_v2.jsonl"
         ("round_trip", [(NAME, LINE.replace(b"{", b'{"url": "", ', 1))], zipfile.ZIP_DEFLATED),
     ],
 )
-def test_a_broken_docs_file_is_named(
-    tmp_path: Path, kind: str, parts: list[tuple[str, bytes]], method: int
-) -> None:
+def test_a_broken_docs_file_is_named(tmp_path: Path, kind: str, parts: list[tuple[str, bytes]], method: int) -> None:
     (tmp_path / "docs").mkdir()
     rezip(tmp_path / "docs" / f"{NAME}.zip", parts, method)
     assert dict(validate(tmp_path).counts) == {kind: 1}
@@ -346,9 +342,7 @@ OPENFLAMINGO_EDITS = [
 
 
 @pytest.mark.parametrize("kind, edit", OPENFLAMINGO_EDITS)
-def test_a_broken_openflamingo_shard_is_named(
-    tmp_path: Path, kind: str, edit: Callable[[Path], object]
-) -> None:
+def test_a_broken_openflamingo_shard_is_named(tmp_path: Path, kind: str, edit: Callable[[Path], object]) -> None:
     root = write_corpus(tmp_path, docs(), fmt="openflamingo")
     edit(root)
     report = validate(root)

@@ -134,9 +134,7 @@ def test_what_was_written_is_read(data: bytes, places: tuple[Place, ...]) -> Non
         assert re.fullmatch("sha1:[A-Z2-7]{32}", record.digest)
 
 
-@pytest.mark.parametrize(
-    "kind", ["warcinfo", "request", "metadata", "revisit", "resource", "conversion", "strange"]
-)
+@pytest.mark.parametrize("kind", ["warcinfo", "request", "metadata", "revisit", "resource", "conversion", "strange"])
 def test_other_kinds_are_passed_by(kind: str) -> None:
     found = parse(repacked({2: swap(rb"WARC-Type: response", b"WARC-Type: " + kind.encode())}))
     assert outline(found) == ["0", "1", "3", "4"]
@@ -168,9 +166,7 @@ def test_small_liberties_are_taken(pattern: bytes, by: bytes) -> None:
 
 
 def test_a_page_cut_at_one_mebibyte_without_a_mark() -> None:
-    cut = [
-        replace(PAGES[0], payload=b"x" * size, truncated=mark) for size, mark in ((1 << 20, ""), (99, "time"))
-    ]
+    cut = [replace(PAGES[0], payload=b"x" * size, truncated=mark) for size, mark in ((1 << 20, ""), (99, "time"))]
     assert [record.truncated for record in parse(packed(cut)[0]) if isinstance(record, Record)] == [
         "length",
         "time",
@@ -392,9 +388,7 @@ def test_one_record_is_the_same_as_in_the_stream(tmp_path: Path, source: str) ->
         (lambda member: member.replace(b"WARC-Date", b"X-Date"), "missing_date"),
     ],
 )
-def test_one_record_that_cannot_be_used(
-    tmp_path: Path, change: Callable[[bytes], bytes], reason: str
-) -> None:
+def test_one_record_that_cannot_be_used(tmp_path: Path, change: Callable[[bytes], bytes], reason: str) -> None:
     data = gzip.compress(change(MEMBERS[2]))
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(WarcError, match=f"{reason} at byte 0 of") as caught:

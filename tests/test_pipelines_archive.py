@@ -160,10 +160,7 @@ def test_redirects_to_nowhere_are_no_error(tmp_path: Path) -> None:
 
 # A crawl of three files whose pictures lie behind redirects of all kinds.
 
-CHAIN = [
-    redirect(f"http://chain.example/{i}.jpg", f"http://chain.example/{i + 1}.jpg")
-    for i in range(MAX_HOPS + 1)
-]
+CHAIN = [redirect(f"http://chain.example/{i}.jpg", f"http://chain.example/{i + 1}.jpg") for i in range(MAX_HOPS + 1)]
 EXPECTED = {
     "http://x.example/plain.jpg": 1,
     "http://x.example/near.jpg": 1,  # redirects in the same file

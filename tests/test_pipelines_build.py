@@ -111,9 +111,7 @@ def committed(root: Path) -> int:
     return sum(1 for _ in (root / "commits").rglob("*.json"))
 
 
-def test_a_dead_worker_ends_the_run_and_the_next_goes_on(
-    flags: list[object], built: Path, tmp_path: Path
-) -> None:
+def test_a_dead_worker_ends_the_run_and_the_next_goes_on(flags: list[object], built: Path, tmp_path: Path) -> None:
     root = tmp_path / "out"
     process = start(*flags, "--output", root, "--workers", 2)
     while committed(root) < 2:
@@ -144,9 +142,7 @@ def test_workers_end_with_a_killed_launcher(flags: list[object], tmp_path: Path)
 
 def workers(launcher: int) -> list[int]:
     """Worker processes of a launcher."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(launcher)], capture_output=True, text=True
-    )
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(launcher)], capture_output=True, text=True)
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "pipelines.worker" in line]
 
 
@@ -197,25 +193,15 @@ def test_stages_can_be_run_one_by_one(flags: list[object], built: Path, tmp_path
 def test_released_c4_gives_back_its_own_documents(flags: list[object], built: Path, tmp_path: Path) -> None:
     """C4 files made of the rules' own documents select exactly these, sentence by sentence, picture by picture."""
     rows = [row for path in sorted((built / "documents").glob("*.parquet")) for row in read_rows(str(path))]
-    lines = [
-        {"text": " ".join(row["sentences"]), "timestamp": row["timestamp"], "url": row["url"]} for row in rows
-    ]
-    lines.append(
-        {"text": "Not in the crawl.", "timestamp": rows[0]["timestamp"], "url": "http://else.example/"}
-    )
+    lines = [{"text": " ".join(row["sentences"]), "timestamp": row["timestamp"], "url": row["url"]} for row in rows]
+    lines.append({"text": "Not in the crawl.", "timestamp": rows[0]["timestamp"], "url": "http://else.example/"})
     (tmp_path / "c4").mkdir()
     with gzip.open(tmp_path / "c4/c4-train.00000-of-01024.json.gz", "wt") as stream:
         stream.writelines(json.dumps(line) + "\n" for line in lines)
         stream.write("not json\n")
-    run(
-        *flags, "--c4", tmp_path / "c4", "--output", tmp_path / "out", "--workers", 1, "--stages", "documents"
-    )
-    found = [
-        row for path in sorted((tmp_path / "out/documents").glob("*.parquet")) for row in read_rows(str(path))
-    ]
-    assert [(row["url"], row["sentences"]) for row in found] == [
-        (row["url"], row["sentences"]) for row in rows
-    ]
+    run(*flags, "--c4", tmp_path / "c4", "--output", tmp_path / "out", "--workers", 1, "--stages", "documents")
+    found = [row for path in sorted((tmp_path / "out/documents").glob("*.parquet")) for row in read_rows(str(path))]
+    assert [(row["url"], row["sentences"]) for row in found] == [(row["url"], row["sentences"]) for row in rows]
     funnel = Funnel.from_json((tmp_path / "out/funnel.json").read_text())
     c4 = next(step for step in funnel.steps if step.unit == "c4")
     assert dict(c4.reasons) == {"not_a_c4_document": 1, "page_not_in_crawl": 1}
@@ -228,9 +214,7 @@ def test_a_full_disk_is_a_clear_error_and_the_next_run_goes_on(
     root = tmp_path / "out"
     script = 'ulimit -f 100; exec "$@"'
     words = [*COMMAND, *map(str, flags), "--output", str(root), "--workers", "1"]
-    limited = subprocess.run(
-        ["bash", "-c", script, "bash", *words], env=environment(), capture_output=True, text=True
-    )
+    limited = subprocess.run(["bash", "-c", script, "bash", *words], env=environment(), capture_output=True, text=True)
     assert limited.returncode == 1
     assert "make room" in limited.stderr
     assert not list(root.rglob("images/*.tar"))

@@ -192,9 +192,7 @@ def test_the_capture_nearest_in_time_becomes_the_document(built: Plan) -> None:
 
 def test_pictures_are_placed_by_the_lines_of_the_page(built: Plan) -> None:
     """The text of `twice` lacks the page's first line, so its picture comes first; in `exact` it comes second."""
-    places = {
-        row["url"].split(".")[0][7:]: row["images"][0]["position"] for row in rows(built.root, "documents")
-    }
+    places = {row["url"].split(".")[0][7:]: row["images"][0]["position"] for row in rows(built.root, "documents")}
     assert places == {"twice": 0, "exact": 1, "odd": 1}
 
 

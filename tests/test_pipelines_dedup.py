@@ -56,9 +56,7 @@ def test_lines(claims: list[Line], expected: list[int]) -> None:
 KEY = st.integers(0, 4)
 
 
-@given(
-    st.lists(st.tuples(KEY, KEY, st.sampled_from(["00000", "00001"]), KEY, KEY), unique=True), st.randoms()
-)
+@given(st.lists(st.tuples(KEY, KEY, st.sampled_from(["00000", "00001"]), KEY, KEY), unique=True), st.randoms())
 def test_one_of_each_line_stays_whatever_the_order(claims: list[Line], random: object) -> None:
     lost = set(losers(list(claims), LINE_CLAIMS))
     kept = {claim for i, claim in enumerate(claims) if i not in lost}

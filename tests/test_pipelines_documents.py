@@ -59,9 +59,7 @@ def with_picture(name: str, lines: list[str], timestamp: str = TIMESTAMP) -> Res
 # One page for each reason, in the first of two WARC files.
 REASONS: list[Response] = [
     Response(url=url("gone"), timestamp=TIMESTAMP, payload=markup("gone"), status=404, headers=(HTML,)),
-    Response(
-        url=url("pdf"), timestamp=TIMESTAMP, payload=b"%PDF", headers=(("Content-Type", "application/pdf"),)
-    ),
+    Response(url=url("pdf"), timestamp=TIMESTAMP, payload=b"%PDF", headers=(("Content-Type", "application/pdf"),)),
     Response(url=url("untyped"), timestamp=TIMESTAMP, payload=markup("x")),
     Response(url=url("undated"), timestamp="yesterday", payload=markup("x"), headers=(HTML,)),
     picture("http://x.example/a.jpg"),
@@ -130,9 +128,7 @@ def test_every_reason_is_counted_and_everything_adds_up(built: tuple[Plan, Count
         "pages.dropped.not_english": 1,
         "pages.dropped.bad_words": 1,
     }
-    lines = {
-        name.removeprefix("lines.dropped."): n for name, n in both.items() if n and "lines.dropped." in name
-    }
+    lines = {name.removeprefix("lines.dropped."): n for name, n in both.items() if n and "lines.dropped." in name}
     # Pages take their lines along: of single pages all of them, later those that the first rules left.
     assert lines.pop("page_dropped") == (60 + 5 + 5 + 2) + (4 + 3 + 5 + 3 + 4)
     assert lines == {
@@ -208,9 +204,7 @@ def test_pictures_stand_before_the_first_sentence_that_follows_them(tmp_path: Pa
     run(made.stage("documents").transform)
     (document,) = rows(made.root, "documents")
     assert len(document["sentences"]) == 4
-    places = {
-        image["url"].rsplit("/")[-1].removesuffix(".jpg"): image["position"] for image in document["images"]
-    }
+    places = {image["url"].rsplit("/")[-1].removesuffix(".jpg"): image["position"] for image in document["images"]}
     assert places == {
         "before": 0,
         "after-two": 2,
@@ -314,9 +308,7 @@ def test_payloads(payload: bytes, headers: list[tuple[str, str]], kept: bool, tm
         ),
     ],
 )
-def test_bad_records_become_dead_letters(
-    fields: dict[str, str], block: bytes, reason: str, tmp_path: Path
-) -> None:
+def test_bad_records_become_dead_letters(fields: dict[str, str], block: bytes, reason: str, tmp_path: Path) -> None:
     found = hostile(tmp_path, member(fields, block))
     assert found.counts[f"records.dropped.{reason}"] == 1
     (letter,) = map(json.loads, found.letters.splitlines())
@@ -417,9 +409,7 @@ def test_charsets(codec: str, label: str, lines: list[str], tmp_path: Path) -> N
     )
     found = extract_one(tmp_path, record)
     assert found.pages[0]["lines"][:4] == prose("ports")
-    assert (lines[0] in found.pages[0]["lines"]) == (
-        lines is CAFE
-    )  # a Japanese full stop is no end mark of C4
+    assert (lines[0] in found.pages[0]["lines"]) == (lines is CAFE)  # a Japanese full stop is no end mark of C4
 
 
 def test_a_wrong_charset_spoils_letters_and_nothing_else(tmp_path: Path) -> None:
@@ -455,9 +445,7 @@ def test_pages_made_to_choke_on(body: Callable[[], str], signal: str | None, tmp
     found = extract_one(tmp_path, page("http://p.example/", body()))
     signals = [s["value"] for row in found.pages for s in row["signals"] if s["name"] == "truncated"]
     assert found.counts["records.kept"] == 1
-    assert (
-        len(found.pages) + sum(n for name, n in found.counts.items() if name.startswith("pages.dropped")) == 1
-    )
+    assert len(found.pages) + sum(n for name, n in found.counts.items() if name.startswith("pages.dropped")) == 1
     assert signal is None or found.pages == [] or signal in signals
     assert all(len(row["images"]) <= 1000 for row in found.pages)
 

@@ -149,9 +149,7 @@ def test_reasons_are_counted(live: Plan) -> None:
     counted = counts(live, "images")["images"]
     assert_adds_up(counted)
     reasons = sorted(why for _, why in ROUTES.values() if why) + ["http_404"]
-    assert {n: c for n, c in counted.items() if "dropped" in n} == {
-        f"urls.dropped.{why}": 1 for why in reasons
-    }
+    assert {n: c for n, c in counted.items() if "dropped" in n} == {f"urls.dropped.{why}": 1 for why in reasons}
 
 
 def test_bytes_lie_where_the_rows_say(live: Plan) -> None:
@@ -218,9 +216,7 @@ def test_a_dead_copy_of_the_crawl_is_fetched_anew(server: FaultServer, tmp_path:
     names = ("good.jpg", "late.jpg", "large.jpg", "gone.jpg")
     held, spoilt, absent, dead = (server.url(f"/{name}") for name in names)
     before = server.hits("/good.jpg")
-    broken = Response(
-        url=spoilt, timestamp=TIMESTAMP, payload=jpeg(4)[:900], headers=(("Content-Type", "image/jpeg"),)
-    )
+    broken = Response(url=spoilt, timestamp=TIMESTAMP, payload=jpeg(4)[:900], headers=(("Content-Type", "image/jpeg"),))
     crawl = write(
         tmp_path / "crawl",
         [article("mill", held, spoilt, absent, dead), picture(held, 20), broken, replace(broken, url=dead)],
@@ -243,9 +239,7 @@ def test_a_dead_copy_of_the_crawl_is_fetched_anew(server: FaultServer, tmp_path:
 def test_archived_pictures_and_nothing_else(tmp_path: Path) -> None:
     """No server runs, and no request is made: what the crawl lacks is missing."""
     held, absent, spoilt = (f"http://x.example/{n}.jpg" for n in ("held", "absent", "spoilt"))
-    broken = Response(
-        url=spoilt, timestamp=TIMESTAMP, payload=b"no picture", headers=(("Content-Type", "image/jpeg"),)
-    )
+    broken = Response(url=spoilt, timestamp=TIMESTAMP, payload=b"no picture", headers=(("Content-Type", "image/jpeg"),))
     crawl = write(tmp_path / "crawl", [article("mill", held, absent, spoilt), picture(held, 1), broken])
     made = plan(tmp_path / "out", crawl)
     run_until(made, "images")

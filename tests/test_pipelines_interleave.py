@@ -102,9 +102,7 @@ def test_documents_have_the_form_of_mmc4(built: Plan) -> None:
     assert [image["raw_url"] for image in document["image_info"]] == [A, B]
     matrix = np.asarray(document["similarity_matrix"], np.float32)
     np.testing.assert_array_equal(matrix, np.asarray([SIMILARITY[A], SIMILARITY[B]], np.float32))
-    assert (
-        [image["matched_text_index"] for image in document["image_info"]] == assign(matrix).tolist() == [1, 3]
-    )
+    assert [image["matched_text_index"] for image in document["image_info"]] == assign(matrix).tolist() == [1, 3]
     for image, index, row in zip(document["image_info"], (1, 3), matrix, strict=True):
         assert np.float32(image["matched_sim"]) == row[index]
 

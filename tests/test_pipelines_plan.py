@@ -62,9 +62,7 @@ def changed(before: Plan, after: Plan) -> tuple[str, ...]:
         (lambda b: replace(b, shards=ShardsConfig(format="openflamingo")), "shards"),
     ],
 )
-def test_a_change_redoes_its_stage_and_those_behind_it(
-    change: Callable[[Build], Build], first: str | None
-) -> None:
+def test_a_change_redoes_its_stage_and_those_behind_it(change: Callable[[Build], Build], first: str | None) -> None:
     expected = STAGES[STAGES.index(first) :] if first else ()
     assert changed(planned(LIVE), planned(change(LIVE))) == expected
 
@@ -75,9 +73,7 @@ def test_fingerprints_do_not_depend_on_the_process() -> None:
     script = "from test_pipelines_plan import LIVE, planned; print(planned(LIVE).fingerprints())"
     folder = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{folder.parent}", "PYTHONHASHSEED": "7"}
-    told = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
+    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == str(planned(LIVE).fingerprints())
 
 
@@ -188,9 +184,7 @@ def test_a_commit_holds_while_its_outputs_are_whole(
 
 
 @pytest.mark.parametrize("damage", [delete_an_output, cut_the_record])
-def test_what_is_missing_is_done_again_and_nothing_else(
-    damage: Callable[[Path], None], documented: Plan
-) -> None:
+def test_what_is_missing_is_done_again_and_nothing_else(damage: Callable[[Path], None], documented: Plan) -> None:
     before = (
         rows(documented.root, "documents"),
         (Path(documented.root) / "commits/extract/00000.json").read_bytes(),

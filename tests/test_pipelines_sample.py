@@ -56,9 +56,7 @@ def test_every_page_has_its_verdict(built: Path, known: Truth, decided: dict[str
     assert dict(funnel_step(built, "documents", "pages").reasons) == {
         reason: count for reason, count in expected.items() if reason not in ("kept", "no_images_left", "not_html")
     }
-    assert dict(funnel_step(built, "interleave", "documents").reasons) == {
-        "no_images_left": expected["no_images_left"]
-    }
+    assert dict(funnel_step(built, "interleave", "documents").reasons) == {"no_images_left": expected["no_images_left"]}
     assert funnel_step(built, "interleave", "documents").kept == expected["kept"]
     for page in known.kept():
         assert decided[page.url]["reason"] is None, page.url

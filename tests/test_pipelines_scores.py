@@ -34,9 +34,7 @@ from pipelines.plan import Plan
 from pipelines.schemas import DOCUMENTS, FACTS
 from pipelines.scores import compare
 
-SHARED, OWN, TWIN, DEAD, ABSENT = (
-    f"http://x.example/{n}.jpg" for n in ("shared", "own", "twin", "dead", "absent")
-)
+SHARED, OWN, TWIN, DEAD, ABSENT = (f"http://x.example/{n}.jpg" for n in ("shared", "own", "twin", "dead", "absent"))
 FAR = "http://far.example/far.jpg"
 
 
@@ -51,13 +49,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("scores")
     logo = "http://x.example/logo.jpg"
     lines = prose("mill", 5)
-    body = (
-        img(SHARED)
-        + paragraphs(lines[:3])
-        + img(OWN, logo, SHARED, FAR)
-        + paragraphs(lines[3:])
-        + img(TWIN, DEAD)
-    )
+    body = img(SHARED) + paragraphs(lines[:3]) + img(OWN, logo, SHARED, FAR) + paragraphs(lines[3:]) + img(TWIN, DEAD)
     broken = Response(url=DEAD, timestamp=TIMESTAMP, payload=b"?", headers=(("Content-Type", "image/jpeg"),))
     first = [page("http://mill.example/", body), article("hollow", DEAD, ABSENT), article("bare", logo)]
     second = [
@@ -95,9 +87,7 @@ def test_each_picture_is_embedded_once(built: Plan, model: clip.Clip) -> None:
 
 
 @pytest.mark.parametrize(("url", "seed"), [(SHARED, 1), (OWN, 2), (TWIN, 2), (FAR, 3)])
-def test_similarities_are_those_of_picture_and_sentence(
-    url: str, seed: int, built: Plan, model: clip.Clip
-) -> None:
+def test_similarities_are_those_of_picture_and_sentence(url: str, seed: int, built: Plan, model: clip.Clip) -> None:
     (image,) = [image for image in scored(built)["http://mill.example/"] if image["url"] == url]
     picture = model.embed_images([jpeg(seed)])
     for sentence, similarity in zip(prose("mill", 5), image["similarity"], strict=True):
@@ -176,9 +166,7 @@ def test_without_any_picture(tmp_path: Path) -> None:
     assert rows(made.root, "scores/images") == []
 
 
-def test_documents_without_sentences_have_empty_similarities(
-    built: Plan, model: clip.Clip, tmp_path: Path
-) -> None:
+def test_documents_without_sentences_have_empty_similarities(built: Plan, model: clip.Clip, tmp_path: Path) -> None:
     """Released C4 may hold an empty text."""
     root = shutil.copytree(built.root, tmp_path / "out")
     sent = built.stage("scores").work[0].committed(built.root)

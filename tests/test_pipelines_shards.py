@@ -50,9 +50,7 @@ def interleaved(tmp_path_factory: pytest.TempPathFactory) -> Plan:
         ("X-Robots-Tag", "noai"),
     )
     kept = [picture(url, seed) for seed, url in enumerate(URLS)]
-    crawl = write(
-        folder / "crawl", [dropped[0], *first], dropped[1:2], [dropped[2], *third[:3], signals, *kept]
-    )
+    crawl = write(folder / "crawl", [dropped[0], *first], dropped[1:2], [dropped[2], *third[:3], signals, *kept])
     made = plan(folder / "out", crawl, shards=ShardsConfig(documents=LIMIT))
     run_until(made, "images")
     # A third sentence that all like best: the order of the pictures in a document is not the order of sentences.
@@ -135,9 +133,7 @@ def test_members_lie_side_by_side(built: Plan) -> None:
 def test_openflamingos_layout(built: Plan) -> None:
     """Redone in place: other names, the same documents and pictures."""
     before = samples(built)
-    other = replace(
-        built, build=replace(built.build, shards=ShardsConfig(documents=4, format="openflamingo"))
-    )
+    other = replace(built, build=replace(built.build, shards=ShardsConfig(documents=4, format="openflamingo")))
     run(other.stage("shards").transform)
     found = [list(read_shard(path)) for path in sorted(Path(built.root, "shards").glob("?????????.tar"))]
     assert [len(tar) for tar in found] == [4, 3]

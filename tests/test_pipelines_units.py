@@ -34,9 +34,7 @@ def run(root: Path, ran: Path, workers: int = 1) -> dict[str, int]:
     """The pipeline send -> exchange -> add; Beam's own counters of it."""
     step = partial(Step, root=str(root), fingerprint="f")
     mode = "in_memory" if workers == 1 else "multi_processing"
-    options = PipelineOptions(
-        [f"--runner={LOCAL}", f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"]
-    )
+    options = PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"])
     pipeline = beam.Pipeline(options=options)
     (
         pipeline
