@@ -101,7 +101,15 @@ def configure(args: argparse.Namespace) -> Build:
     made = BUILDS[args.config or ("sample" if is_sample else "mmc4")](ImagesConfig(source=source, fetch=fetch))
     documents = replace(made.documents, c4=find_c4(args.c4), bad_words=bad_words(args.bad_words, is_sample))
     scores = replace(made.scores, clip=args.clip or ("tiny" if is_sample else made.scores.clip))
-    return replace(made, documents=documents, scores=scores, shards=replace(made.shards, format=args.shard_format))
+    shards = replace(made.shards, format=args.shard_format)
+    interleave = made.interleave
+    if scores.clip == clip.TINY and made.name != "sample":
+        print(
+            "the tiny CLIP knows only the sample: rules on similarity are off, and matches mean nothing",
+            file=sys.stderr,
+        )
+        interleave = replace(interleave, min_similarity=-1.0, min_core_fraction=0.0)
+    return replace(made, documents=documents, scores=scores, interleave=interleave, shards=shards)
 
 
 def default_contact() -> str:
