@@ -20,7 +20,6 @@ import apache_beam as beam
 import fastwarc
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.options.pipeline_options import PipelineOptions
 from bs4 import BeautifulSoup, NavigableString, Tag, XMLParsedAsHTMLWarning
 from langdetect import detector_factory as detect
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
@@ -32,7 +31,7 @@ from filters import language, text
 from mmc4_builder.workspace import Unit, Workspace
 from pipelines.config import DocumentsConfig
 from pipelines.documents import extract, finish
-from pipelines.launch import LOCAL
+from pipelines.launch import Engine
 from pipelines.units import Run, Step
 
 BLOCKS = frozenset(
@@ -75,7 +74,7 @@ def through_beam(warc: Path) -> None:
         step = partial(Step, root=root, fingerprint="f")
         first = step(name="extract", run=partial(extract, config=DocumentsConfig(), crawl_root="", buckets=8))
         last = step(name="documents", run=partial(finish, config=DocumentsConfig()))
-        with beam.Pipeline(options=PipelineOptions([f"--runner={LOCAL}"])) as pipeline:
+        with Engine(workers=1).pipeline() as pipeline:
             units = pipeline | beam.Create([Unit(name="00000", inputs=(str(warc),))])
             units | Run(first) | beam.Map(partial(_again, str(warc))) | Run(last)
 

@@ -141,9 +141,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"mmc4-build: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("mmc4-build: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
 
 
 def check_usage(args: argparse.Namespace) -> None:

@@ -45,7 +45,12 @@ def build(
     claim(plan, reconfigure)
     storage.sweep(plan.root)
     require_earlier(plan, stages)
-    ran = [name for name in STAGES if name in stages and run_stage(plan, plan.stage(name), engine, stream)]
+    ran = []
+    for name in STAGES:
+        if name in stages and run_stage(plan, plan.stage(name), engine, stream):
+            ran.append(name)
+            if name == "documents":
+                require_pages(plan)
     if "shards" in stages:
         tidy(plan)
     return Outcome(funnel=summary.write(plan), ran=tuple(ran))
@@ -158,6 +163,18 @@ def require_earlier(plan: Plan, stages: Sequence[str]) -> None:
                 f"stage {needed_by!r} needs stage {name!r}, of which {', '.join(missing)} is not done: "
                 f"run --stages {name} first"
             )
+
+
+def require_pages(plan: Plan) -> None:
+    """Files that hold no page at all are a mistake to be told now, not an empty corpus at the end."""
+    counts = commits.total(commits.load_all(plan.root, "extract", [unit.name for unit in plan.files]))
+    if not counts.get("records.kept"):
+        dropped = "records.dropped."
+        reasons = [f"{n} {name.removeprefix(dropped)}" for name, n in counts.items() if name.startswith(dropped)]
+        raise BuildError(
+            f"no HTML page in {len(plan.files)} WARC files (the first is {plan.crawl.warcs[0][0]}); found: "
+            f"{', '.join(reasons) or 'nothing'}. What could not be read is listed in {plan.root}/dead_letters/extract"
+        )
 
 
 def tidy(plan: Plan) -> None:

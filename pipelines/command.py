@@ -45,6 +45,9 @@ def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
             log = log_path(args.output)
         engine = Engine(runner=args.runner, workers=args.workers, options=tuple(beam_options), log=log)
         outcome = build(plan, engine, stages=stages, reconfigure=args.reconfigure)
+    except KeyboardInterrupt:
+        print("\nmmc4-build: interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        os._exit(130)
     except FAILURES as error:
         print(f"mmc4-build: {error}{keep_details(log, error)}", file=sys.stderr, flush=True)
         return leave(1, error)
@@ -75,7 +78,10 @@ def keep_details(path: str, error: Exception) -> str:
 
 
 def leave(code: int, error: Exception) -> int:
-    """After a dead worker Beam's own threads wait for ever, and the interpreter would wait for them."""
+    """After a dead worker Beam's own threads wait for ever, and the interpreter would wait for them.
+
+    The same goes for an interruption. Workers end with their launcher.
+    """
     if isinstance(error, EngineError):
         sys.stdout.flush()
         os._exit(code)
@@ -103,7 +109,7 @@ def configure(args: argparse.Namespace) -> Build:
     scores = replace(made.scores, clip=args.clip or ("tiny" if is_sample else made.scores.clip))
     shards = replace(made.shards, format=args.shard_format)
     interleave = made.interleave
-    if scores.clip == clip.TINY and made.name != "sample":
+    if scores.clip == clip.TINY and not is_sample and made.name != "sample":
         print(
             "the tiny CLIP knows only the sample: rules on similarity are off, and matches mean nothing",
             file=sys.stderr,

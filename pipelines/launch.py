@@ -16,8 +16,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-LOCAL = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
-POLL_SECONDS = 0.5
+POLL_SECONDS = {True: 0.5, False: 10.0}  # between looks at a local run, and at one that may list an object store
 OURS = ("mmc4_builder", "filters", "pipelines")
 _CAUSE = re.compile(r"^(?:(\w[\w.]*)\.)?(\w+): (.+)$", re.MULTILINE)
 _WHERE = re.compile(r" \[while running '[^']*'\]")
@@ -58,13 +57,13 @@ def quiet() -> None:
 
 
 def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], None]) -> None:
-    """Run a pipeline to its end, calling `while_waiting` twice a second. EngineError if it does not succeed."""
+    """Run a pipeline to its end, calling `while_waiting` now and then. EngineError if it does not succeed."""
     job = _Job(transform, engine)
     previous = threading.excepthook
     threading.excepthook = job.note_thread_death(previous)
     try:
         job.start()
-        while not job.ended.wait(POLL_SECONDS):
+        while not job.ended.wait(POLL_SECONDS[engine.is_local]):
             while_waiting()
         while_waiting()
     finally:

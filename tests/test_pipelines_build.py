@@ -134,6 +134,10 @@ def test_workers_end_with_a_killed_launcher(flags: list[object], tmp_path: Path)
         time.sleep(0.05)
     process.kill()
     process.communicate()
+    wait_until_gone(pids)
+
+
+def wait_until_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline
@@ -179,6 +183,27 @@ def test_a_published_loader_reads_the_docs(built: Path, tmp_path: Path) -> None:
 def test_another_crawl_is_refused(flags: list[object], corner: list[Path], built: Path) -> None:
     fewer = ["--input", corner[0], *flags[1 + len(corner) :], "--output", built]
     assert "2 -> 1 WARC files" in run(*fewer, code=1).stderr
+
+
+def test_input_without_a_page_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.warc.gz").write_bytes(b"no WARC file at all" * 100)
+    flags = ["--input", tmp_path / "x.warc.gz", "--images", "archive", "--clip", "tiny", "--workers", 1]
+    refused = run(*flags, "--output", tmp_path / "out", code=1).stderr
+    assert "no HTML page in 1 WARC files" in refused
+    assert "x.warc.gz" in refused
+    assert "1 garbage" in refused
+
+
+def test_an_interrupted_build_says_so_and_leaves_no_worker(flags: list[object], tmp_path: Path) -> None:
+    process = start(*flags, "--output", tmp_path / "out", "--workers", 2)
+    while len(pids := workers(process.pid)) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in err
+    wait_until_gone(pids)
 
 
 def test_stages_can_be_run_one_by_one(flags: list[object], built: Path, tmp_path: Path) -> None:

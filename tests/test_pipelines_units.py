@@ -7,10 +7,9 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 from apache_beam.metrics import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from mmc4_builder.workspace import Unit, Workspace, partition
-from pipelines.launch import LOCAL
+from pipelines.launch import Engine
 from pipelines.units import Exchange, Run, Step, units
 
 NUMBERS = pa.schema([("key", pa.uint64())])
@@ -33,9 +32,7 @@ def add(unit: Unit, workspace: Workspace) -> None:
 def run(root: Path, ran: Path, workers: int = 1) -> dict[str, int]:
     """The pipeline send -> exchange -> add; Beam's own counters of it."""
     step = partial(Step, root=str(root), fingerprint="f")
-    mode = "in_memory" if workers == 1 else "multi_processing"
-    options = PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"])
-    pipeline = beam.Pipeline(options=options)
+    pipeline = Engine(workers=workers).pipeline()
     (
         pipeline
         | beam.Create(units(4))
