@@ -19,6 +19,8 @@ from mmc4_builder.shards import read_shard
 from mmc4_builder.validate import format_report, validate
 from mmc4_builder.workspace import read_rows
 
+pytestmark = pytest.mark.timeout(400)  # whole builds, on a machine that may have other things to do
+
 RESULTS = ("docs", "shards", "images", "documents", "scores", "interleave", "commits")
 
 
@@ -86,16 +88,16 @@ def test_a_deleted_tar_comes_back(flags: list[object], built: Path) -> None:
     assert digests(built, *RESULTS) == before
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_kill_9_at_many_moments_changes_no_byte(flags: list[object], built: Path, tmp_path: Path) -> None:
-    """Killed a little after every third commit, until it gets through."""
+    """Killed a little after every second commit, until it gets through."""
     root, dice, kills = tmp_path / "out", random.Random(7), 0
     while True:
-        goal = committed(root) + 3
+        goal = committed(root) + 2
         process = start(*flags, "--output", root, "--workers", 1)
         while process.poll() is None and committed(root) < goal:
             time.sleep(0.002)
-        time.sleep(dice.uniform(0, 0.03))
+        time.sleep(dice.uniform(0, 0.02))
         finished = process.poll() is not None
         process.kill()
         out, err = process.communicate()
@@ -103,7 +105,7 @@ def test_kill_9_at_many_moments_changes_no_byte(flags: list[object], built: Path
             assert process.returncode == 0, f"{out}\n{err}"
             break
         kills += 1
-    assert kills >= 10
+    assert kills >= 8
     assert digests(root, *RESULTS) == digests(built, *RESULTS)
 
 

@@ -17,6 +17,8 @@ from pipelines.plan import STAGES
 AT_URL = ("url_extension", "url_word")  # such pictures are never asked for
 BY_CLIP = ("low_similarity", None)
 
+pytestmark = pytest.mark.timeout(400)  # a whole build, on a machine that may have other things to do
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
