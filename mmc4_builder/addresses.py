@@ -6,14 +6,10 @@ networks are listed, after the IANA IPv4 and IPv6 special-purpose address regist
 """
 
 import re
-import socket
-import ssl
-from functools import partial
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-from aiohttp import AddrInfoType, TCPConnector, ThreadedResolver
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 _PRIVATE_V4: Final = (
@@ -81,11 +77,13 @@ _UNICAST_V6: Final = IPv6Network("2000::/3")  # the only part of IPv6 that is gi
 
 MAX_URL: Final = 8192  # characters; longer ones are data in disguise, and servers refuse them anyway
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_VERBATIM = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
+_PLAIN = r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]*"
+_VERBATIM = re.compile(f"{_PLAIN}(?:%[0-9A-Fa-f]{{2}}{_PLAIN})*")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
+@lru_cache(4096)  # of many connections to one address
 def refuse(address: str, *, allow_private: bool = False) -> str | None:
     """Why this IP address must not be connected to, or None. Text that is no plain address is refused too.
 
@@ -128,6 +126,12 @@ def check_url(url: str | URL, ports: tuple[int, ...] = (80, 443), *, allow_priva
 
     A `URL` is judged as it stands, so that what is checked is what is sent. `allow_private` as in `refuse`.
     """
+    checked = checked_url(url, ports, allow_private=allow_private)
+    return checked if isinstance(checked, str) else None
+
+
+def checked_url(url: str | URL, ports: tuple[int, ...] = (80, 443), *, allow_private: bool = False) -> URL | str:
+    """The URL to request, or the reason of check_url."""
     if not str(url)[:6].lower().startswith(("http:", "https:")):
         return "bad_scheme"
     try:
@@ -140,9 +144,10 @@ def check_url(url: str | URL, ports: tuple[int, ...] = (80, 443), *, allow_priva
         return "has_userinfo"
     if port not in ports:
         return "bad_port"
-    return _check_host(host or "", allow_private)
+    return _check_host(host or "", allow_private) or parsed
 
 
+@lru_cache(4096)  # of many URLs on one host
 def _check_host(host: str, allow_private: bool) -> str | None:
     """Judges a host as it goes on the wire: IDNA is done, so that full-width digits are plain digits here."""
     if not host:
@@ -176,48 +181,3 @@ def follow(
         return "bad_redirect"
     reason = check_url(target, ports, allow_private=allow_private)
     return target if reason is None else reason if reason == "refused_address" else "bad_redirect"
-
-
-class RefusedAddressError(OSError):
-    """An address that must not be connected to, or a host name that has no other."""
-
-
-class GuardedResolver(AbstractResolver):
-    """Resolves names and drops the addresses to refuse. The client connects to what this returns and never
-    looks the name up again, so a name cannot point elsewhere between check and connect (DNS rebinding)."""
-
-    def __init__(self, resolver: AbstractResolver, *, allow_private: bool = False) -> None:
-        self._resolver = resolver
-        self._allow_private = allow_private
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        answers = await self._resolver.resolve(host, port, family)
-        verdicts = [refuse(answer["host"], allow_private=self._allow_private) for answer in answers]
-        if answers and all(verdicts):
-            raise RefusedAddressError(f"{host} is {answers[0]['host']}: {verdicts[0]}")
-        return [answer for answer, verdict in zip(answers, verdicts, strict=True) if verdict is None]
-
-    async def close(self) -> None:
-        await self._resolver.close()
-
-
-def guarded_socket(info: AddrInfoType, *, allow_private: bool = False) -> socket.socket:
-    """The last gate: sees each address right before the connect, however it was found (literals too)."""
-    family, kind, proto, _, address = info
-    if reason := refuse(str(address[0]), allow_private=allow_private):
-        raise RefusedAddressError(f"{address[0]}: {reason}")
-    return socket.socket(family, kind, proto)
-
-
-def guarded_connector(tls: ssl.SSLContext, *, allow_private: bool = False) -> TCPConnector:
-    """The only way out: every connection passes the guards. Made inside the running event loop."""
-    return TCPConnector(
-        ssl=tls,
-        resolver=GuardedResolver(ThreadedResolver(), allow_private=allow_private),
-        socket_factory=partial(guarded_socket, allow_private=allow_private),
-        limit=0,  # callers queue for themselves, so that waiting for a turn does not count against deadlines
-        ttl_dns_cache=60,
-        keepalive_timeout=1.0,  # idle connections to many hosts would use up the file descriptors
-    )

@@ -74,12 +74,13 @@ class FaultServer:
     routes: dict[str, Route]
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
+    address: str = "127.0.0.1"
 
     def __enter__(self) -> "FaultServer":
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener = socket.create_server((self.address, 0), backlog=256)
         self._listener.settimeout(0.05)
         self.port: int = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, daemon=True)

@@ -1,27 +1,12 @@
 """Every special network is refused at both of its ends, and disguised hosts do not pass."""
 
-import asyncio
-import socket
-from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
-from faults import PICTURE, FaultServer, picture, redirect
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmc4_builder.addresses import (
-    GuardedResolver,
-    RefusedAddressError,
-    check_url,
-    follow,
-    guarded_socket,
-    parse_url,
-    refuse,
-)
-from mmc4_builder.fetch import FetchConfig, Fetched, fetch_all
+from mmc4_builder.addresses import check_url, follow, parse_url, refuse
 
 PUBLIC = [
     "1.1.1.1",
@@ -265,121 +250,3 @@ def test_a_valid_url_is_sent_to_the_letter(text: str, sent: str) -> None:
 )
 def test_follow(location: str | None, target: str) -> None:
     assert str(follow(parse_url("https://a.example/x/y.jpg"), location)) == target
-
-
-class _Answers(AbstractResolver):
-    """A name server with one set of answers."""
-
-    def __init__(self, *addresses: str) -> None:
-        self._addresses = addresses
-        self.closed = False
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
-            for address in self._addresses
-        ]
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-def test_resolver_keeps_only_good_addresses() -> None:
-    resolver = GuardedResolver(_Answers("10.0.0.7", "8.8.8.8", "fe80::1%eth0", "2606:4700:4700::1111"))
-    answers = asyncio.run(resolver.resolve("a.example", 80))
-    assert [answer["host"] for answer in answers] == ["8.8.8.8", "2606:4700:4700::1111"]
-
-
-def test_resolver_refuses_a_name_with_no_good_address() -> None:
-    inner = _Answers("10.0.0.7", "::1")
-    resolver = GuardedResolver(inner)
-    with pytest.raises(RefusedAddressError, match=r"a\.example is 10\.0\.0\.7: private_address"):
-        asyncio.run(resolver.resolve("a.example", 80))
-    asyncio.run(resolver.close())
-    assert inner.closed
-
-
-def test_resolver_passes_an_empty_answer_on() -> None:
-    assert asyncio.run(GuardedResolver(_Answers()).resolve("a.example", 80)) == []
-
-
-def test_no_socket_for_a_refused_address() -> None:
-    info = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 80))
-    with pytest.raises(RefusedAddressError, match="private_address"):
-        guarded_socket(info)
-    with guarded_socket(info, allow_private=True) as opened:
-        assert opened.family == socket.AF_INET
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FaultServer]:
-    with FaultServer({"/picture.jpg": picture}) as server:
-        yield server
-
-
-@pytest.fixture
-def config(server: FaultServer) -> FetchConfig:
-    return FetchConfig(contact="https://crawl.example/", ports=(80, server.port), allow_private=True)
-
-
-def fetch_one(url: str, config: FetchConfig) -> Fetched:
-    (fetched,) = fetch_all([url], config)
-    return fetched
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """Names that resolve as listed, answer after answer; the last one stays. The rest is real."""
-    table: dict[str, list[list[str]]] = {}
-    real = socket.getaddrinfo
-
-    def look_up(host: str, port: int, *args: int, **kwargs: int) -> list[object]:
-        if host not in table:
-            return list(real(host, port, *args, **kwargs))
-        answers = table[host].pop(0) if len(table[host]) > 1 else table[host][0]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answers]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    return table
-
-
-def test_connects_only_to_the_good_address_of_a_name(
-    server: FaultServer, config: FetchConfig, names: dict[str, list[list[str]]]
-) -> None:
-    names["mixed.example"] = [["10.0.0.7", "127.0.0.1", "169.254.169.254"]]
-    names["inner.example"] = [["10.0.0.7", "192.168.1.1"]]
-    assert fetch_one(server.url("/picture.jpg", "mixed.example"), config).data == PICTURE
-    assert fetch_one(server.url("/picture.jpg", "inner.example"), config).reason == "refused_address"
-
-
-def test_a_name_cannot_turn_between_check_and_connect(
-    server: FaultServer, config: FetchConfig, names: dict[str, list[list[str]]]
-) -> None:
-    names["turning.example"] = [["127.0.0.1"], ["10.0.0.7"]]
-    assert fetch_one(server.url("/picture.jpg", "turning.example"), config).data == PICTURE
-    assert len(names["turning.example"]) == 1  # looked up once
-    assert fetch_one(server.url("/picture.jpg", "turning.example"), config).reason == "refused_address"
-
-
-def test_redirect_to_a_name_inside_is_refused(config: FetchConfig, names: dict[str, list[list[str]]]) -> None:
-    names["inner.example"] = [["10.0.0.7"]]
-    with FaultServer({"/": redirect("http://inner.example/")}) as outer:
-        fetched = fetch_one(outer.url("/"), replace(config, ports=(80, outer.port)))
-    assert (fetched.reason, fetched.final_url) == ("refused_address", "http://inner.example/")
-
-
-def test_redirect_to_localhost_is_refused(
-    config: FetchConfig, names: dict[str, list[list[str]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With nothing private let through: a public name is led here below the guards, by the socket."""
-    connect = socket.socket.connect
-    names["public.example"] = [["93.184.216.34"]]
-    with FaultServer({"/1": redirect("http://localhost/"), "/2": redirect("http://127.0.0.1/")}) as server:
-        monkeypatch.setattr(socket.socket, "connect", lambda sock, _: connect(sock, ("127.0.0.1", server.port)))
-        closed = replace(config, ports=(80, server.port), allow_private=False)
-        for path in ("/1", "/2"):
-            fetched = fetch_one(server.url(path, "public.example"), closed)
-            assert fetched.reason == "refused_address"
-            assert server.hits(path) == 1
