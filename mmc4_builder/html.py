@@ -13,7 +13,7 @@ from mmc4_builder.html_pictures import MAX_SOURCES, Figure, Picture, image_refs
 from mmc4_builder.html_tags import attributes, is_whole, skip_comment, skip_raw, tag_name, whole_tag
 from mmc4_builder.image_urls import resolver
 from mmc4_builder.records import Page
-from mmc4_builder.signals import MAX_SIGNALS, METAS, Signal, meta_signal
+from mmc4_builder.signals import MAX_SIGNALS, Signal, may_signal, meta_signal
 from mmc4_builder.wet_lines import MARKS, split_lines, squash
 
 
@@ -189,7 +189,7 @@ class _Lexer:
 
     def _meta(self, tag: str, mark: str, text: str) -> tuple[str, str]:
         low = tag.lower()
-        if any(name in low for name in METAS) and len(self.signals) < MAX_SIGNALS:
+        if may_signal(low) and len(self.signals) < MAX_SIGNALS:
             found = attributes(tag)
             signal = meta_signal(found.get("name", ""), found.get("content", ""))
             self.signals += [signal] if signal else []

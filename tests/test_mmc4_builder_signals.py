@@ -2,7 +2,17 @@
 
 import pytest
 
-from mmc4_builder.signals import MAX_SIGNALS, MAX_VALUE_CHARS, header_signals, meta_signal
+from mmc4_builder.signals import (
+    MAX_SIGNALS,
+    MAX_VALUE_CHARS,
+    Statement,
+    header_signals,
+    header_statements,
+    may_signal,
+    meta_signal,
+)
+
+SEEN = "2026-11-21T10:00:00Z"
 
 
 def test_headers_are_picked_in_order_and_others_left() -> None:
@@ -36,9 +46,33 @@ def test_what_is_kept_is_bounded() -> None:
         (" ROBOTS ", ("meta:robots", "NoAI")),
         ("tdm-reservation", ("meta:tdm-reservation", "NoAI")),
         ("CCBot", ("meta:ccbot", "NoAI")),
+        ("ClaudeBot", ("meta:claudebot", "NoAI")),
         ("description", None),
         ("", None),
     ],
 )
 def test_meta(name: str, expected: tuple[str, str] | None) -> None:
     assert meta_signal(name, " NoAI\n") == expected
+
+
+def test_header_statements_carry_their_evidence() -> None:
+    (statement,) = header_statements([("Content-Usage", "train-ai=n"), ("Age", "1")], "https://a.org/b.jpg", SEEN)
+    assert statement == Statement(
+        name="header:content-usage", value="train-ai=n", source="https://a.org/b.jpg", seen=SEEN
+    )
+    assert statement.signal == ("header:content-usage", "train-ai=n")
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ('<meta name="robots" content="noai">', True),
+        ("<meta content=1 name = tdm-reservation>", True),
+        ("<meta name='gptbot'>", True),
+        ('<meta name="description" content="robots">', False),
+        ('<meta property="og:image">', False),
+        ("<meta name=" + " " * 100_000 + ">", False),
+    ],
+)
+def test_a_quick_look_at_a_meta_tag(tag: str, expected: bool) -> None:
+    assert may_signal(tag) == expected
