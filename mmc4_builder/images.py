@@ -14,9 +14,10 @@ import cv2
 
 from mmc4_builder.image_clean import clean_jpeg
 from mmc4_builder.image_decode import HarmlessFault, decode, decode_thumbnail
+from mmc4_builder.image_evidence import detail
 from mmc4_builder.image_header import Header, ImageError, count_scans, read_header
 from mmc4_builder.image_planes import encode, steady_opencv, to_planes
-from mmc4_builder.phash import phash
+from mmc4_builder.phash import hash_thumbnail, thumbnail
 
 __all__ = ["ImageError", "ImageRules", "StoredImage", "normalise"]
 
@@ -58,6 +59,7 @@ class StoredImage:
     data: bytes  # JPEG: RGB as YCbCr, or grey where the original JPEG was grey and is kept
     sha256: str  # hex, of data
     phash: int  # unsigned 64 bits
+    detail: float  # share that stands out from its background, 0 to 1
     width: int
     height: int
     original_width: int
@@ -127,11 +129,13 @@ def _keep(data: bytes, header: Header) -> StoredImage | None:
         grey = decode_thumbnail(stored, header)
     except HarmlessFault:
         return None
+    thumb = thumbnail(grey)
     original = hashlib.sha256(data).hexdigest()
     return StoredImage(
         data=stored,
         sha256=original if stored is data else hashlib.sha256(stored).hexdigest(),
-        phash=phash(grey),
+        phash=hash_thumbnail(thumb),
+        detail=detail(thumb),
         width=header.width,
         height=header.height,
         original_width=header.width,
@@ -150,10 +154,12 @@ def _remake(data: bytes, header: Header, rules: ImageRules) -> StoredImage:
     width, height = (max(1, round(side * rules.max_side / long)) for side in size)
     planes = to_planes(pixels, width=width, height=height, turn=turn)
     stored = encode(planes, quality=rules.quality)
+    thumb = thumbnail(planes.luma)
     return StoredImage(
         data=stored,
         sha256=hashlib.sha256(stored).hexdigest(),
-        phash=phash(planes.luma),
+        phash=hash_thumbnail(thumb),
+        detail=detail(thumb),
         width=planes.luma.shape[1],
         height=planes.luma.shape[0],
         original_width=as_seen[0],

@@ -296,3 +296,17 @@ def test_real_pictures():
         counts["kept"] = counts.get("kept", 0) + 1
     assert set(counts) == {"kept", "too_small", "bad_aspect"}
     assert near >= 0.85 * counts["kept"]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_detail_tells_an_empty_picture(kind: str) -> None:
+    """Kept as it is and made anew alike."""
+    found = []
+    for box in ((0, 0, 0, 0), (50, 50, 150, 150)):
+        picture = Image.new("RGB", (200, 200), "white")
+        picture.paste("black", box)
+        stream = io.BytesIO()
+        picture.save(stream, kind)
+        found.append(normalise(stream.getvalue()).detail)
+    assert found[0] == 0.0
+    assert 0.2 < found[1] < 0.35
