@@ -4,9 +4,12 @@ from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
 
+from mmc4_builder.report_data import MAX_OPTOUT_ROWS as MAX_OPTOUT_ROWS
 from mmc4_builder.report_data import DroppedImage as DroppedImage
 from mmc4_builder.report_data import Histogram as Histogram
 from mmc4_builder.report_data import MatchedImage as MatchedImage
+from mmc4_builder.report_data import OptOuts as OptOuts
+from mmc4_builder.report_data import RefusingHost as RefusingHost
 from mmc4_builder.report_data import ReportData as ReportData
 from mmc4_builder.report_data import ReportDocument as ReportDocument
 from mmc4_builder.report_data import ReportImage as ReportImage
@@ -16,6 +19,7 @@ from mmc4_builder.report_data import histogram as histogram
 from mmc4_builder.report_data import thumbnail as thumbnail
 from mmc4_builder.report_html import Html, clip, element, join
 from mmc4_builder.report_page import header, sections
+from mmc4_builder.report_pictures import withheld as withheld
 
 MAX_BYTES = 8_000_000  # what the parts may take adds up to less
 

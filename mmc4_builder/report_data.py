@@ -14,6 +14,7 @@ from mmc4_builder.funnel import Funnel
 
 MAX_PIXELS = 50_000_000  # of a picture to make a thumbnail of; more is a decompression bomb
 MAX_BINS = 200
+MAX_OPTOUT_ROWS = 20  # of each table on opt-outs
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
 
 
@@ -80,16 +81,41 @@ class DroppedImage:
 
     image: ReportImage
     reason: str
-    detail: str = ""  # of this one picture: "HTTP 404", "12 x 12 px"
+    detail: str = ""  # of this one picture: "HTTP 404", or why its document goes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """An opt-out signal, as it was found on pages or in headers."""
+    """An opt-out statement as it was found, and what came of it."""
 
-    name: str  # X-Robots-Tag, tdm-reservation
+    name: str  # header:x-robots-tag, robots:GPTBot
     value: str
-    count: int
+    decision: str  # refused or noted
+    reason: str  # why, where it refuses; else ""
+    pages: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusingHost:
+    """A host, and how much of it was refused."""
+
+    host: str
+    reasons: tuple[str, ...]  # the most frequent first
+    pages: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptOuts:
+    """The audit of opt-outs in numbers: the largest counts first, and how many there are in all."""
+
+    signals: tuple[Signal, ...]
+    signals_in_all: int
+    hosts: tuple[RefusingHost, ...] = ()
+    hosts_in_all: int = 0
+    signals_lost: int = 0  # a count may be too low by so much, where there were too many to remember
+    hosts_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +131,7 @@ class ReportData:
     documents: tuple[ReportDocument, ...] = ()
     kept: tuple[ReportImage, ...] = ()
     dropped: tuple[DroppedImage, ...] = ()
-    signals: tuple[Signal, ...] = ()
+    optouts: OptOuts | None = None
 
 
 def histogram(name: str, values: Iterable[float], bins: int | Sequence[float], unit: str = "") -> Histogram:

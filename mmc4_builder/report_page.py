@@ -7,12 +7,13 @@ from mmc4_builder.funnel import Funnel, Step, share
 from mmc4_builder.report_chart import bar, chart
 from mmc4_builder.report_data import DroppedImage, ReportData
 from mmc4_builder.report_html import Html, clip, element, join, name_of, table
+from mmc4_builder.report_optout import optout_section
 from mmc4_builder.report_pictures import document_card, dropped_tile, fit, gallery, kept_tile
 
 MEGABYTE = 1_000_000
 DOCUMENT_BYTES, KEPT_BYTES, DROPPED_BYTES = 4 * MEGABYTE, 1 * MEGABYTE, 2 * MEGABYTE
 MAX_DOCUMENTS, MAX_KEPT, MAX_DROPPED = 24, 60, 12  # the last is for each reason
-MAX_REASONS, MAX_FACTS, MAX_TOTALS, MAX_CHARTS, MAX_SIGNALS = 40, 60, 8, 8, 100
+MAX_REASONS, MAX_FACTS, MAX_TOTALS, MAX_CHARTS = 40, 60, 8, 8
 SHADES = 4  # neighbouring segments of a bar must differ
 
 
@@ -24,7 +25,7 @@ def sections(data: ReportData) -> Iterator[tuple[str, str, Html]]:
         ("documents", "Documents", _documents(data)),
         ("kept", "Kept pictures", _kept(data)),
         ("dropped", "Dropped pictures", _dropped(data)),
-        ("signals", "Opt-out signals", _signals(data)),
+        ("optouts", "Opt-outs", optout_section(data.optouts)),
     ):
         if body:
             yield anchor, heading, body
@@ -141,15 +142,6 @@ def _dropped(data: ReportData) -> Html:
     if len(order) > MAX_REASONS:
         bodies.append(element("p", f"{len(order) - MAX_REASONS} more reasons not shown", class_="note"))
     return join([element("ul", *chips, class_="chips"), *bodies]) if groups else Html("")
-
-
-def _signals(data: ReportData) -> Html:
-    rows = [(clip(s.name, 80), clip(s.value, 200), f"{s.count:,}") for s in data.signals[:MAX_SIGNALS]]
-    if not rows:
-        return Html("")
-    body = table("Opt-out signals", ("Signal", "Value", "Count"), rows)
-    note = _shown(len(rows), len(data.signals), "signals") if len(data.signals) > len(rows) else ""
-    return element("div", body, note, class_="card signals")
 
 
 def _shown(shown: int, total: int, noun: str, note: str = "") -> Html:

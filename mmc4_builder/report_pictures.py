@@ -15,7 +15,15 @@ MAX_DOCUMENT_IMAGES = 40
 FULL_BAR = 0.4  # similarity; CLIP ViT-L/14 hardly goes above it for a true pair
 
 # A report is passed around. It must not spread what was dropped to protect somebody.
-WITHHELD = frozenset(("nsfw", "csam", "face", "faces", "optout", "opt", "noai", "noimageai", "robots", "tdm"))
+# Words of reasons, whoever invents the next one.
+WITHHELD = frozenset(
+    ("nsfw", "csam", "face", "faces", "optout", "opt", "noai", "noimageai", "robots", "tdm", "removed")
+)
+
+
+def withheld(reason: str) -> bool:
+    """Whether what is dropped for this reason is named, not shown."""
+    return not WITHHELD.isdisjoint(re.split(r"[\W_]+", reason.lower()))
 
 
 def fit(cards: Iterable[Html], budget: int, most: int) -> list[Html]:
@@ -61,11 +69,10 @@ def kept_tile(image: ReportImage) -> Html:
 
 
 def dropped_tile(dropped: DroppedImage) -> Html:
-    """One dropped picture. What was dropped to protect somebody is named, not shown."""
+    """One dropped picture. What was dropped to protect somebody, or with such a page, is named, not shown."""
     image = dropped.image
-    words = frozenset(re.split(r"[\W_]+", dropped.reason.lower()))
-    absence = "withheld" if words & WITHHELD else "no picture"
-    shown = not words & WITHHELD
+    shown = not withheld(dropped.reason) and not withheld(dropped.detail)
+    absence = "no picture" if shown else "withheld"
     detail = element("span", clip(dropped.detail, 120)) if dropped.detail else ""
     return _tile(image, detail, _size(image), _similarity(image), shown=shown, absence=absence)
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from filters import faces, nsfw
 from mmc4_builder import __version__, commits, report, storage
 from mmc4_builder.funnel import Funnel, Step, from_counts
 from mmc4_builder.workspace import Workspace, read_rows
+from pipelines import optout_counts
+from pipelines.config import Build, InterleaveConfig
 from pipelines.plan import Plan
-from pipelines.shards import Tars
+from pipelines.store import Tars
 
 # Stage, what it counts, and the steps whose commits hold the counts.
 STEPS = (
@@ -63,10 +66,10 @@ def add_up(plan: Plan) -> Funnel:
 class Gathered:
     """What the report shows of the files it looks into."""
 
+    policy: InterleaveConfig
     documents: list[report.ReportDocument] = field(default_factory=list)
     kept: list[report.ReportImage] = field(default_factory=list)
     dropped: dict[str, list[report.DroppedImage]] = field(default_factory=dict)
-    signals: Counter[tuple[str, str]] = field(default_factory=Counter)
     similarity: list[float] = field(default_factory=list)
     sides: list[float] = field(default_factory=list)
     sentences: list[float] = field(default_factory=list)
@@ -77,7 +80,7 @@ def gather(plan: Plan, funnel: Funnel) -> report.ReportData:
     """Look into some files of the build, evenly spread, and take out what the report shows."""
     files = plan.files[:: max(1, -(-len(plan.files) // FILES))]
     workspace = Workspace(plan.root, "report", plan.files[0])
-    found = Gathered()
+    found = Gathered(policy=plan.build.interleave)
     with Tars(workspace) as tars:
         for unit in files:
             for document, decision in _rows(workspace, unit.name):
@@ -96,7 +99,7 @@ def gather(plan: Plan, funnel: Funnel) -> report.ReportData:
             ("crawl", plan.crawl.name),
             ("WARC files", f"{len(plan.files):,}"),
             ("configuration", plan.build.name),
-            ("CLIP", plan.build.scores.clip),
+            *_models(plan.build),
             ("mmc4-build", __version__),
         ),
         totals=(
@@ -110,10 +113,19 @@ def gather(plan: Plan, funnel: Funnel) -> report.ReportData:
         documents=tuple(found.documents),
         kept=tuple(found.kept),
         dropped=tuple(d for reason in sorted(found.dropped) for d in found.dropped[reason]),
-        signals=tuple(
-            report.Signal(name=name, value=value, count=count)
-            for (name, value), count in sorted(found.signals.items(), key=lambda s: (-s[1], s[0]))
-        ),
+        optouts=optout_counts.count([workspace.path(f"optout.parquet/{unit.name}.parquet") for unit in plan.files]),
+    )
+
+
+def _models(build: Build) -> tuple[tuple[str, str], ...]:
+    """Which models had a say, and what the policy makes of it."""
+    scores, policy = build.scores, build.interleave
+    face_models = [name for name in (scores.faces, scores.face_detector and "RetinaFace") if name]
+    return (
+        ("CLIP", scores.clip),
+        ("NSFW model", f"{scores.nsfw}, kept up to {policy.max_nsfw}" if scores.nsfw else "none: nothing was dropped"),
+        ("face models", " and ".join(face_models) or "none"),
+        ("pictures with faces", "dropped" if policy.drop_faces else "kept"),
     )
 
 
@@ -125,10 +137,8 @@ def _rows(workspace: Workspace, name: str) -> Iterator[tuple[dict[str, Any], dic
 
 def _note(found: Gathered, document: dict[str, Any], decision: dict[str, Any], tars: Tars) -> None:
     kept = [image for image in decision["images"] if image["reason"] is None]
-    for signal in document["signals"]:
-        found.signals[signal["name"], signal["value"]] += 1
     for image in decision["images"]:
-        _note_dropped(found, image, tars)
+        _note_dropped(found, image, decision["reason"], tars)
     if decision["reason"] is not None:
         return
     found.similarity += [image["matched_sim"] for image in kept]
@@ -141,13 +151,23 @@ def _note(found: Gathered, document: dict[str, Any], decision: dict[str, Any], t
         found.kept += [_picture(image, tars, image["matched_sim"]) for image in islice(kept, 2)]
 
 
-def _note_dropped(found: Gathered, image: dict[str, Any], tars: Tars) -> None:
+def _note_dropped(found: Gathered, image: dict[str, Any], document_reason: str | None, tars: Tars) -> None:
     if image["reason"] is None:
         return
     shown = found.dropped.setdefault(image["reason"], [])
     if len(shown) < DROPPED:
-        picture = _picture(image, tars, image["best_sim"])
-        shown.append(report.DroppedImage(image=picture, reason=image["reason"]))
+        hidden = report.withheld(document_reason or "") or is_sensitive(image, found.policy)
+        picture = _picture(image, tars, image["best_sim"], hidden=hidden)
+        shown.append(report.DroppedImage(image=picture, reason=image["reason"], detail=document_reason or ""))
+
+
+def is_sensitive(image: dict[str, Any], policy: InterleaveConfig) -> bool:
+    """Whether a dropped picture must not be shown. It may have gone for another reason than the one that hides it."""
+    if report.withheld(image["reason"]):
+        return True
+    if image["nsfw"] is not None and nsfw.reject(image["nsfw"], max_score=policy.max_nsfw):
+        return True
+    return policy.drop_faces and bool(faces.reject(image["face"], image["faces"], max_score=policy.max_face))
 
 
 def _document(document: dict[str, Any], kept: list[dict[str, Any]], tars: Tars) -> report.ReportDocument:
@@ -168,10 +188,12 @@ def _document(document: dict[str, Any], kept: list[dict[str, Any]], tars: Tars) 
     )
 
 
-def _picture(image: dict[str, Any], tars: Tars, similarity: float | None) -> report.ReportImage:
+def _picture(
+    image: dict[str, Any], tars: Tars, similarity: float | None, *, hidden: bool = False
+) -> report.ReportImage:
     return report.ReportImage(
         url=image["url"],
-        thumbnail=report.thumbnail(tars.read(image)) if image["sha256"] else b"",
+        thumbnail=report.thumbnail(tars.read(image)) if image["sha256"] and not hidden else b"",
         width=image["width"] or 0,
         height=image["height"] or 0,
         similarity=similarity,

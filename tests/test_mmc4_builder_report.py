@@ -14,18 +14,24 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from filters.optout import _REASONS
 from mmc4_builder.funnel import Funnel, Step
 from mmc4_builder.report import (
     MAX_BYTES,
+    MAX_OPTOUT_ROWS,
     DroppedImage,
     Histogram,
     MatchedImage,
+    OptOuts,
+    RefusingHost,
     ReportData,
     ReportDocument,
     ReportImage,
@@ -34,8 +40,11 @@ from mmc4_builder.report import (
     histogram,
     render_report,
     thumbnail,
+    withheld,
 )
 from mmc4_builder.report_html import clip, element, link, text
+from pipelines import optout_counts
+from pipelines.schemas import OPTOUT
 
 EVIL = (
     "<script>alert(1)</script>",
@@ -91,7 +100,12 @@ def report_of(word: str, url: str) -> ReportData:
             DroppedImage(image=image, reason=word, detail=word),
             DroppedImage(image=replace(image, thumbnail=b""), reason="http_404"),
         ),
-        signals=(Signal(name=word, value=word, count=5),),
+        optouts=OptOuts(
+            signals=(Signal(name=word, value=word, decision=word, reason=word, pages=2, images=3),),
+            signals_in_all=1,
+            hosts=(RefusingHost(host=word, reasons=(word, "other"), pages=2, images=3),),
+            hosts_in_all=1,
+        ),
     )
 
 
@@ -220,7 +234,7 @@ def test_headings_and_tables_are_named() -> None:
         "Documents",
         "Kept pictures",
         "Dropped pictures",
-        "Opt-out signals",
+        "Opt-outs",
     ]
     anchors = {node.attributes["id"] for node in root.css("[id]")}
     for node in root.css("nav a, .chips a, .skip"):
@@ -258,13 +272,20 @@ def test_size_is_bounded() -> None:
         documents=(document,) * 100,
         kept=(image,) * 1000,
         dropped=tuple(DroppedImage(image=image, reason=f"r{i % 100}", detail=word) for i in range(3000)),
-        signals=(Signal(name=word, value=word, count=1),) * 500,
+        optouts=OptOuts(
+            signals=(Signal(name=word, value=word, decision=word, reason=word, pages=1, images=1),) * 500,
+            signals_in_all=500,
+            hosts=(RefusingHost(host=word, reasons=(word,) * 500, pages=1, images=1),) * 500,
+            hosts_in_all=70_000,
+            hosts_lost=3,
+        ),
     )
     page = render_report(data)
     assert len(page.encode()) <= MAX_BYTES
     assert re.search(r"[1-9]\d* of 100 documents\. ", page)
     assert re.search(r"[1-9]\d* of 1,000 pictures\.", page)
-    assert "100 of 500 signals" in page
+    assert "The first 20 of 500 statements." in page
+    assert "The first 20 hosts; a count may be too low by 3." in page
     assert "60 more reasons not shown" in page
 
 
@@ -418,12 +439,134 @@ def test_dropped_pictures_stand_under_their_reason_with_the_funnel_s_count() -> 
 
 @pytest.mark.parametrize(
     ("reason", "embedded"),
-    [("nsfw", False), ("image_nsfw", False), ("FACES", False), ("optout_tdm", False), ("surface", True)],
+    [
+        *((reason, False) for reason in ("nsfw", "image_nsfw", "face", "FACES", "removed", "robots_unreachable")),
+        *((f"optout_{kind}", False) for kind in ("list", "robots", "robots_agent", "content_usage", "header")),
+        *((f"optout_{kind}", False) for kind in ("meta", "tdm", "metadata")),
+        *((reason, True) for reason in ("surface", "ad_banner", "near_duplicate", "document_dropped")),
+    ],
 )
 def test_what_was_dropped_to_protect_somebody_is_not_passed_on(reason: str, embedded: bool) -> None:
     image = ReportImage(url="https://a.example/x.jpg", thumbnail=THUMBNAIL)
     data = ReportData(title="t", subtitle="", funnel=Funnel(), dropped=(DroppedImage(image=image, reason=reason),))
     assert (b64encode(THUMBNAIL).decode() in render_report(data)) == embedded
+    assert withheld(reason) != embedded
+
+
+def test_every_reason_for_an_opt_out_withholds() -> None:
+    assert _REASONS and all(withheld(reason) for reason, _ in _REASONS)
+
+
+@pytest.mark.parametrize(("detail", "embedded"), [("optout_meta", False), ("removed", False), ("no_images_left", True)])
+def test_pictures_of_a_refused_page_are_not_passed_on(detail: str, embedded: bool) -> None:
+    image = ReportImage(url="https://a.example/x.jpg", thumbnail=THUMBNAIL)
+    dropped = DroppedImage(image=image, reason="document_dropped", detail=detail)
+    page = render_report(ReportData(title="t", subtitle="", funnel=Funnel(), dropped=(dropped,)))
+    assert (b64encode(THUMBNAIL).decode() in page) == embedded
+    assert ("withheld" in page) != embedded
+
+
+# --- opt-outs ---------------------------------------------------------------------------------------------
+
+
+def test_opt_outs_in_two_tables() -> None:
+    signals = (
+        Signal(name="header:x-robots-tag", value="noai", decision="refused", reason="optout_header", pages=2, images=9),
+        Signal(name="header:tdm-reservation", value="0", decision="noted", reason="", pages=0, images=1),
+    )
+    hosts = (RefusingHost(host="a.example", reasons=("optout_header", "optout_tdm"), pages=1_000, images=20),)
+    found = OptOuts(signals=signals, signals_in_all=2, hosts=hosts, hosts_in_all=7)
+    root = parse(ReportData(title="t", subtitle="", funnel=Funnel(), optouts=found))
+    statements, refusals = (rows(table) for table in root.css("#optouts table"))
+    assert statements[1:] == [
+        ["header:x-robots-tag", "noai", "refused", "optout_header", "2", "9"],
+        ["header:tdm-reservation", "0", "noted", "", "0", "1"],
+    ]
+    assert refusals == [
+        ["Host", "Reasons", "Pages", "Pictures", "Refusals"],
+        ["a.example", "optout_header, optout_tdm", "1,000", "20", "1,020"],
+    ]
+    first, second = texts(root, "#optouts .note")
+    assert first.startswith("All 2 statements. ") and second == "The first 1 of 7 hosts."
+
+
+def test_nobody_refuses() -> None:
+    signal = Signal(name="robots:content-usage", value="train-ai=y", decision="noted", reason="", pages=1, images=0)
+    found = OptOuts(signals=(signal,), signals_in_all=1)
+    root = parse(ReportData(title="t", subtitle="", funnel=Funnel(), optouts=found))
+    assert texts(root, "#optouts h3") == ["Statements"]
+    nothing = OptOuts(signals=(), signals_in_all=0)
+    assert not parse(ReportData(title="t", subtitle="", funnel=Funnel(), optouts=nothing)).css("#optouts")
+
+
+def write_optouts(path: Path, said: list[tuple[str, ...]]) -> str:
+    """A file of optout.parquet with (subject, host, decision, reason, name, value) a row."""
+    names = ("subject", "host", "decision", "reason", "name", "value")
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in said], schema=OPTOUT)
+    pq.write_table(table, path, row_group_size=7)
+    return str(path)
+
+
+def test_opt_outs_are_added_up_over_files(tmp_path: Path) -> None:
+    noai = ("refused", "optout_header", "header:x-robots-tag")
+    agent = ("refused", "optout_robots_agent", "robots:GPTBot")
+    paths = [
+        write_optouts(tmp_path / "0.parquet", [("page", "a.example", *noai, "NoAI")] * 3),
+        write_optouts(
+            tmp_path / "1.parquet",
+            [
+                *[("image", f"{i % 3}.example", *noai, "noai ") for i in range(40)],
+                *[("image", f"{i}.example", *agent, f"Disallow: /{i}/private/") for i in range(20)],
+                ("image", "a.example", "noted", "", "header:tdm-reservation", "0"),
+                ("page", "a.example", "refused", "optout_list", "list:opt-out", "a.example"),
+            ],
+        ),
+        write_optouts(tmp_path / "2.parquet", []),
+    ]
+    found = optout_counts.count(paths)
+    assert [(s.name, s.value, s.decision, s.reason, s.pages, s.images) for s in found.signals] == [
+        ("header:x-robots-tag", "noai", "refused", "optout_header", 3, 40),
+        ("robots:GPTBot", "disallow: \u2026", "refused", "optout_robots_agent", 0, 20),
+        ("header:tdm-reservation", "0", "noted", "", 0, 1),
+        ("list:opt-out", "", "refused", "optout_list", 1, 0),
+    ]
+    assert found.signals_in_all == 4 and found.hosts_in_all == 21 and not found.signals_lost + found.hosts_lost
+    assert len(found.hosts) == MAX_OPTOUT_ROWS
+    first, second, third, last = (found.hosts[i] for i in (0, 3, 4, 5))
+    assert (first.host, first.reasons, first.images) == ("0.example", ("optout_header", "optout_robots_agent"), 15)
+    assert second.host == "a.example" and (second.pages, second.images) == (4, 0)
+    assert (third.host, third.images) == ("10.example", 1) and last.host == "11.example"
+    assert optout_counts.count(paths[::-1]) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("header:x-robots-tag", "  NoAI,\tnoimageai ", "noai, noimageai"),
+        ("robots:mmc-build", "Disallow: /img/private/", "disallow: \u2026"),
+        ("tdmrep:tdm-reservation", "1 policy https://a.example/p.json", "1 policy \u2026"),
+        ("header:tdm-policy", "https://a.example/p.json", "\u2026"),
+        ("header:x-robots-tag", "unavailable_after: 2035-06-25", "unavailable_after: \u2026"),
+        ("robots:unreachable", "http_503", "http_503"),
+        ("list:opt-out", "a.example", ""),
+        ("meta:robots", "x" * 1_000, "x" * 80),
+        ("meta:robots", "", ""),
+    ],
+)
+def test_values_are_freed_of_what_tells_sites_apart(name: str, value: str, expected: str) -> None:
+    assert optout_counts.normalised(name, value) == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9)), max_size=300))
+def test_what_is_forgotten_is_told(said: list[tuple[int, int]]) -> None:
+    exact: Counter[int] = Counter()
+    found: optout_counts.Largest[int] = optout_counts.Largest(5)
+    for key, count in said:
+        exact[key] += count
+        found.add(key, ("page", "r"), count)
+    assert len(found) <= 10
+    counted = {key: cells.total() for key, cells in found.ordered()}
+    assert all(exact[key] - found.lost <= counted.get(key, 0) <= exact[key] for key in exact)
 
 
 @pytest.mark.parametrize("bytes_", [b"", b"<svg onload=alert(1)>", b"\xff\xd8" + b"x" * 200_000])

@@ -14,8 +14,8 @@ def write_crawl(root: Path) -> list[Path]:
     return write(root)
 
 
-def truth() -> Truth:
-    """What a perfect pipeline finds in it."""
+def truth(*, faces: bool = True) -> Truth:
+    """What a perfect pipeline finds in it; without `faces`, one that drops them."""
     from mmc4_builder.sample.web import build
 
-    return build().truth
+    return build().truth if faces else build().truth.without_faces()

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from mmc4_builder.sample.illustrations import NO_MENTION, Illustration
@@ -10,11 +10,12 @@ from mmc4_builder.sample.markup import Element, Sheet, Style, content_type, html
 from mmc4_builder.sample.pictures import Picture
 from mmc4_builder.sample.prose import accented, mention, small_talk
 from mmc4_builder.sample.scenes import Scene
-from mmc4_builder.sample.truth import KEPT, Mention, PageTruth
+from mmc4_builder.sample.truth import KEPT, Mention, PageTruth, page_verdict
 from mmc4_builder.sample.words import describe
-from mmc4_builder.signals import header_signals
+from mmc4_builder.signals import Statement, header_signals, header_statements
 
 FIRST_CAPTURE = datetime(2026, 4, 18, 6, 0, 0)
+NOTICES_SEEN, PICTURES_SEEN = 0, 600  # minutes after it
 Paragraph = tuple[str, ...]
 
 
@@ -44,6 +45,7 @@ class Draft:
     repeated: tuple[str, ...] = ()  # lines at its end that other pages have too
     robots: str = ""  # content of its robots meta element
     headers: tuple[tuple[str, str], ...] = ()  # beyond Content-Type
+    host_says: tuple[Statement, ...] = ()  # of this page, in robots.txt
 
     @property
     def url(self) -> str:
@@ -113,7 +115,6 @@ def timestamp(minute: int) -> str:
 
 
 def _truth(draft: Draft) -> PageTruth:
-    read = draft.verdict in (KEPT, "no_images", "no_images_left")  # of other pages nothing is left to compare
     sentences: list[str] = []
     mentions: list[Mention] = []
     for part in draft.elements:
@@ -121,19 +122,30 @@ def _truth(draft: Draft) -> PageTruth:
             sentences.extend(part)
         elif part.verdict != NO_MENTION:
             mentions.append(_mention(part, len(sentences)))
+    refused = draft.verdict.startswith("optout_")
+    if refused:
+        mentions = [replace(m, verdict="document_dropped") if m.verdict == KEPT else m for m in mentions]
+    read = refused or draft.verdict in (KEPT, "no_images", "no_images_left")  # of others nothing is left to compare
     metas = (("meta:robots", draft.robots),) if draft.robots else ()
     return PageTruth(
         url=draft.url,
         timestamp=timestamp(draft.minute),
-        verdict=draft.verdict,
+        verdict=page_verdict(tuple(mentions)) if draft.verdict == KEPT else draft.verdict,
         sentences=tuple(sentences) if read else (),
         repeated=draft.repeated,
         mentions=tuple(mentions) if read else (),
         signals=(*header_signals(draft.headers), *metas),
+        host_says=draft.host_says,
     )
 
 
 def _mention(one: Illustration, position: int) -> Mention:
+    statements = one.host_says
+    if one.files:
+        file, seen = one.files[-1], timestamp(PICTURES_SEEN)
+        statements += header_statements(file.headers, file.url, seen)
+        if file.datamining:
+            statements += (Statement(name="xmp:datamining", value=file.datamining, source=file.url, seen=seen),)
     return Mention(
         url=one.shown.url,
         verdict=one.verdict,
@@ -141,5 +153,5 @@ def _mention(one: Illustration, position: int) -> Mention:
         sentence=one.sentence,
         position=position,
         alt=one.shown.alt,
-        signals=header_signals(one.files[-1].headers) if one.files else (),
+        statements=statements,
     )

@@ -9,6 +9,7 @@ from mmc4_builder.sample.pictures import Picture
 from mmc4_builder.sample.scenes import Scene
 from mmc4_builder.sample.truth import KEPT
 from mmc4_builder.sample.words import noun_phrase
+from mmc4_builder.signals import Statement
 
 SIZES = (
     (320, 240),
@@ -21,8 +22,9 @@ SIZES = (
     (640, 360),
     (900, 600),
 )
+ADS = "https://ads.trafficpartners.example/banner/{n}.jpg"
 NO_MENTION = ""  # the verdict on what has no address on the web, and so is no picture of the page
-OPT_OUT = (("X-Robots-Tag", "noai, noimageai"),)
+OPT_OUT = ("X-Robots-Tag", "noai, noimageai")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +37,12 @@ class Illustration:
     label: str = ""
     sentence: str = ""
     same_bytes_as: str = ""  # URL of an earlier picture
+    host_says: tuple[Statement, ...] = ()  # of its use, in robots.txt or tdmrep.json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One way to go wrong, with an unrelated drawing. `file` is the picture's name, {n} a serial number."""
+    """One way to go wrong, with an unrelated drawing. `file` is its name or its URL, {n} a serial number."""
 
     verdict: str
     file: str = "{n}.jpg"
@@ -95,6 +98,10 @@ FAULTS: Mapping[str, Fault] = {
     "screenshot": Fault(verdict="low_similarity", variant="screen", size=(640, 480)),
     "backdrop": Fault(verdict="low_similarity", variant="gradient", size=(600, 400)),
     "tiles": Fault(verdict="low_similarity", variant="checks", size=(320, 320)),
+    "ad_server": Fault(verdict="ad_banner", file=ADS, label="ad", variant="advert", size=(300, 250)),
+    "flat": Fault(verdict="blank", file="{n}.png", encoding="png", variant="flat", size=(320, 240)),
+    "speck": Fault(verdict="blank", variant="speck"),
+    "large_ad": Fault(verdict="ad_banner", file=ADS, label="ad", variant="advert", size=(336, 280)),
 }
 
 ENCODINGS = ("cmyk", "progressive", "grey", "palette", "transparent", "deep_png", "rotated", "webp", "gif")
@@ -109,7 +116,8 @@ DATA_URI = (
 def faulty(name: str, folder: str, serial: int) -> Illustration:
     """The fault called `name`, below the URL `folder`."""
     fault = FAULTS[name]
-    url = DATA_URI if name == "data_uri" else folder + fault.file.format(n=serial)
+    file = fault.file.format(n=serial)
+    url = DATA_URI if name == "data_uri" else file if "://" in file else folder + file
     picture = Picture(
         url=url,
         variant=fault.variant,
@@ -136,7 +144,8 @@ def sound(scene: Scene, sentence: str, url: str, rng: random.Random) -> Illustra
     alts = ("", "", url.rpartition("/")[2], "photo", noun_phrase(scene.main, rng))
     captions = ("", "", "", f"Plate {rng.randrange(1, 40)}", noun_phrase(scene.main, rng))
     shown = Shown(url=url, alt=rng.choice(alts), caption=rng.choice(captions))
-    return Illustration(shown=shown, files=(picture,), label=scene.label, sentence=sentence)
+    verdict = "nsfw" if scene.label == "nsfw_standin" else KEPT
+    return Illustration(shown=shown, files=(picture,), verdict=verdict, label=scene.label, sentence=sentence)
 
 
 def encoded_as(one: Illustration, encoding: str) -> Illustration:
@@ -151,7 +160,22 @@ def huge(one: Illustration) -> Illustration:
 
 def opted_out(one: Illustration) -> Illustration:
     """Served with a header that asks not to be used."""
-    return replace(one, files=(replace(one.files[0], headers=OPT_OUT),))
+    return answered(one, "optout_header", OPT_OUT)
+
+
+def answered(one: Illustration, verdict: str, header: tuple[str, str]) -> Illustration:
+    """Served with this header."""
+    return replace(one, files=(replace(one.files[0], headers=(header,)),), verdict=verdict)
+
+
+def marked(one: Illustration, verdict: str, datamining: str) -> Illustration:
+    """A JPEG whose own metadata say how it may be used."""
+    return replace(one, files=(replace(one.files[0], datamining=datamining),), verdict=verdict)
+
+
+def forbidden(one: Illustration, reason: str, host_says: Statement) -> Illustration:
+    """The host asks that it not be used, or not be fetched."""
+    return replace(one, verdict=reason, host_says=(host_says,))
 
 
 def redirected(one: Illustration, targets: tuple[str, ...], status: int) -> Illustration:

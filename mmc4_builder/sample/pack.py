@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
-from mmc4_builder.sample.compose import timestamp
+from mmc4_builder.sample.compose import NOTICES_SEEN, PICTURES_SEEN, timestamp
 from mmc4_builder.sample.pictures import Picture, content_type, payload
+from mmc4_builder.sample.refusals import Notice
 from mmc4_builder.sample.web import Web, build
 from mmc4_builder.warc import Response, write_warc
 
@@ -41,9 +42,9 @@ def warc_path(number: int) -> str:
 
 def responses(web: Web, number: int) -> Iterator[Response]:
     """What WARC file `number` holds. Pictures are drawn one at a time, when they are asked for."""
-    for index, host in enumerate(web.hosts):
+    for index, notice in enumerate(web.notices):
         if index % WARC_FILES == number:
-            yield _robots(host)
+            yield _published(notice)
     for index, document in enumerate(web.documents):
         if index % WARC_FILES == number:
             truth = document.truth
@@ -57,18 +58,17 @@ def _response(picture: Picture) -> Response:
     kind = "text/html" if picture.status >= 400 else content_type(picture)
     return Response(
         url=picture.url,
-        timestamp=timestamp(600),
+        timestamp=timestamp(PICTURES_SEEN),
         payload=payload(picture),
         status=picture.status,
         headers=(("Content-Type", kind), *picture.headers),
     )
 
 
-def _robots(host: str) -> Response:
-    """Every site allows its pages; all ask robots to stay out of one folder of pictures."""
+def _published(notice: Notice) -> Response:
     return Response(
-        url=f"https://{host}/robots.txt",
-        timestamp=timestamp(0),
-        payload=b"User-agent: *\nDisallow: /img/private/\n",
-        headers=(("Content-Type", "text/plain"),),
+        url=notice.url,
+        timestamp=timestamp(NOTICES_SEEN),
+        payload=notice.body.encode(),
+        headers=(("Content-Type", notice.content_type),),
     )

@@ -15,6 +15,12 @@ from mmc4_builder.sample.unrelated import draw_unrelated
 
 NOT_FOUND = b"<!DOCTYPE html><html><head><title>Not found</title></head><body><h1>Not found</h1></body></html>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="300" height="200"><circle cx="90" cy="90" r="60"/></svg>'
+XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/">
+<plus:DataMining>http://ns.useplus.org/ldf/vocab/{datamining}</plus:DataMining>
+</rdf:Description></rdf:RDF></x:xmpmeta>
+<?xpacket end="r"?>"""
 TYPES: Mapping[str, str] = {
     "jpeg": "image/jpeg",
     "png": "image/png",
@@ -39,6 +45,7 @@ class Picture:
     damage: str = ""  # a key of DAMAGES
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()  # beyond Content-Type
+    datamining: str = ""  # what the XMP of a JPEG says of its use; a name of PLUS's vocabulary
 
 
 def content_type(picture: Picture) -> str:
@@ -52,6 +59,8 @@ def payload(picture: Picture) -> bytes:
     if picture.status >= 300:
         return NOT_FOUND if picture.status >= 400 else b""
     whole = ENCODERS[picture.encoding](picture)
+    if picture.datamining:
+        whole = _with_xmp(whole, picture.datamining)
     return DAMAGES[picture.damage](whole) if picture.damage else whole
 
 
@@ -65,6 +74,12 @@ def pixels(picture: Picture) -> Image.Image:
     else:
         drawn = draw_unrelated(picture.variant, picture.seed, *small)
     return drawn if shrink == 1 else drawn.resize((width, height), Image.Resampling.NEAREST)
+
+
+def _with_xmp(jpeg: bytes, datamining: str) -> bytes:
+    """The JPEG with an XMP packet after its first marker (IPTC Photo Metadata Standard 2023.1, Data Mining)."""
+    body = b"http://ns.adobe.com/xap/1.0/\x00" + XMP.format(datamining=datamining).encode()
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
 
 
 def _save(picture: Image.Image, kind: str, **options: object) -> bytes:

@@ -5,7 +5,7 @@ import random
 from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
-VARIANTS = ("noise", "bars", "checks", "gradient", "screen", "advert")
+VARIANTS = ("noise", "bars", "checks", "gradient", "screen", "advert", "flat", "speck")
 
 
 def draw_unrelated(variant: str, seed: int, width: int, height: int) -> Image.Image:
@@ -17,7 +17,8 @@ def draw_unrelated(variant: str, seed: int, width: int, height: int) -> Image.Im
         corners = Image.new("RGB", (2, 2))
         corners.putdata([_any(rng) for _ in range(4)])
         return corners.resize((width, height), Image.Resampling.BILINEAR)
-    picture = Image.new("RGB", (width, height), _any(rng) if variant == "advert" else (236, 238, 240))
+    coloured = variant in ("advert", "flat", "speck")
+    picture = Image.new("RGB", (width, height), _any(rng) if coloured else (236, 238, 240))
     canvas = ImageDraw.Draw(picture)
     if variant == "bars":
         _bars(canvas, rng, width, height)
@@ -25,7 +26,9 @@ def draw_unrelated(variant: str, seed: int, width: int, height: int) -> Image.Im
         _checks(canvas, rng, width, height)
     elif variant == "screen":
         _screen(canvas, rng, width, height)
-    else:
+    elif variant == "speck":
+        canvas.rectangle((width - 12, height - 12, width - 7, height - 7), fill=_any(rng))
+    elif variant == "advert":
         _advert(canvas, rng, width, height)
     return picture
 

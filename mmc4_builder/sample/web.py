@@ -9,14 +9,16 @@ from mmc4_builder.sample.compose import Document, Draft, Paragraph, Writer, fini
 from mmc4_builder.sample.illustrations import ENCODINGS, FAULTS, Illustration
 from mmc4_builder.sample.markup import Shown, Style
 from mmc4_builder.sample.pictures import Picture
+from mmc4_builder.sample.refusals import Notice, notices, private, refusal_pages, robots_of
 from mmc4_builder.sample.scenes import KINDS, Scene, random_scene
 from mmc4_builder.sample.special import special_pages
-from mmc4_builder.sample.truth import Truth
+from mmc4_builder.sample.truth import KEPT, Truth
 
 SEED = 2019
 PAGES_A_SITE = 8
 PICTURES_A_PAGE = (1, 2, 2, 3, 3, 4, 4, 5, 6, 8)
 STOCK_SITES = 12  # more than the ten pages that MMC4 allows a picture
+NEAR_STOCK_SITES = 3  # that show it scaled down and compressed harder, too
 CDN = "https://cdn.sharedstock.example"
 SITES = (
     "harbournotes", "hilltopdiary", "quietroads", "morningpost", "oldvalley", "northgate", "paperlantern",
@@ -42,26 +44,17 @@ STYLES = (
 )
 # One page in two has a picture with a twist, the others have one with a fault.
 TWISTS = (
-    *ENCODINGS,
-    "face",
-    "stripes",
-    "opted_out",
-    "redirect",
-    "hops",
-    "astray",
-    "same_file",
-    "smaller",
-    "private",
-)
+    *ENCODINGS, "face", "stripes", "opted_out", "redirect", "hops", "astray", "same_file", "smaller", "private",
+)  # fmt: skip
 ONCE = ("bomb",)  # faults that are slow to make: on one page only
 FAULTS_IN_TURN = tuple(name for name in FAULTS if name not in ONCE)
 PNGS = ("palette", "transparent", "deep_png", "gif")
-OPT_OUT_PAGES = {  # page number -> header, meta
-    21: ((("X-Robots-Tag", "noai"),), ""),
-    48: ((), "noai, noimageai"),
-    77: ((("TDM-Reservation", "1"),), ""),
-    104: ((), "noimageai"),
-    133: ((("X-Robots-Tag", "noimageai"),), "noai"),
+OPT_OUT_PAGES = {  # page number -> verdict, header, meta
+    21: ("optout_header", (("X-Robots-Tag", "noai"),), ""),
+    48: ("optout_meta", (), "noai, noimageai"),
+    77: ("optout_tdm", (("TDM-Reservation", "1"),), ""),
+    104: ("optout_meta", (), "noimageai"),
+    133: ("optout_header", (("X-Robots-Tag", "noimageai"),), "noai"),
 }
 
 
@@ -71,7 +64,7 @@ class Web:
 
     documents: tuple[Document, ...]
     pictures: tuple[Picture, ...]  # each URL once
-    hosts: tuple[str, ...]
+    notices: tuple[Notice, ...]
     truth: Truth
 
 
@@ -81,10 +74,17 @@ def build() -> Web:
     writer = Writer(SEED)
     stock = _stock(writer)
     documents = [_ordinary(number, writer, stock) for number in range(len(HOSTS) * PAGES_A_SITE)]
-    documents += special_pages(HOSTS, writer, minute=len(documents))
+    ordinary = len(documents)
+    documents += special_pages(HOSTS, writer, minute=ordinary)
+    documents += refusal_pages(writer, minute=ordinary + 300)
     files = {file.url: file for document in documents for file in document.files}
     truth = Truth(pages=tuple(document.truth for document in documents), duplicate_of=_duplicates(files.values()))
-    return Web(documents=tuple(documents), pictures=tuple(files.values()), hosts=HOSTS, truth=truth)
+    published = (*(robots_of(_root(site)) for site in range(len(HOSTS))), *notices())
+    return Web(documents=tuple(documents), pictures=tuple(files.values()), notices=published, truth=truth)
+
+
+def _root(site: int) -> str:
+    return f"{'http' if site % 5 == 4 else 'https'}://{HOSTS[site]}"
 
 
 def _duplicates(files: Iterable[Picture]) -> dict[str, str]:
@@ -104,9 +104,9 @@ def _ordinary(number: int, writer: Writer, stock: Sequence[Illustration]) -> Doc
     """Page `number`: a text with pictures, most of them described, and something that goes wrong."""
     site, serial = divmod(number, PAGES_A_SITE)
     host, style = HOSTS[site], STYLES[site % len(STYLES)]
-    scheme = "http" if site % 5 == 4 else "https"
+    root = _root(site)
     twist = TWISTS[number // 2 % len(TWISTS)] if number % 2 else ""
-    shown = _described(number, f"{scheme}://{host}", writer, twist)
+    shown = _described(number, root, writer, twist)
     kinds = {kind for one in shown for kind in _kinds(one)}
     talk = [writer.talk([kind for kind in KINDS if kind not in kinds]) for _ in range(writer.rng.randrange(8, 23))]
     if style.charset != "utf-8" or style.declared != "header":
@@ -114,23 +114,24 @@ def _ordinary(number: int, writer: Writer, stock: Sequence[Illustration]) -> Doc
     elements = _arrange(shown, talk, writer)
     if not twist:
         name = FAULTS_IN_TURN[number // 2 % len(FAULTS_IN_TURN)]
-        elements.insert(
-            writer.rng.randrange(len(elements) + 1), pictures.faulty(name, f"{scheme}://{host}/img/", number)
-        )
+        elements.insert(writer.rng.randrange(len(elements) + 1), pictures.faulty(name, f"{root}/img/", number))
     if serial == 3 and site < len(ONCE):
-        elements.append(pictures.faulty(ONCE[site], f"{scheme}://{host}/img/", number))
+        elements.append(pictures.faulty(ONCE[site], f"{root}/img/", number))
     if serial == 5 and site < 2 * STOCK_SITES:
         elements.append(stock[site])
-    headers, robots = OPT_OUT_PAGES.get(number, ((), ""))
+    if serial == 6 and STOCK_SITES <= site < STOCK_SITES + NEAR_STOCK_SITES:
+        elements.append(_near_stock(stock[site], site, root))
+    verdict, headers, robots = OPT_OUT_PAGES.get(number, (KEPT, (), ""))
     return finish(
         Draft(
             host=host,
             path=f"/notes/{serial + 1}.html",
-            scheme=scheme,
+            scheme=root.partition(":")[0],
             title=f"{SITES[site].capitalize()}, page {serial + 1}",
             elements=tuple(elements),
             style=style,
             minute=number,
+            verdict=verdict,
             repeated=(f"All pictures on this site were made by members of the {SITES[site]} club.",),
             robots=robots,
             headers=headers,
@@ -150,6 +151,8 @@ def _described(number: int, root: str, writer: Writer, twist: str) -> list[Illus
             folder = f"{root}/img/private/"
         url = f"{folder}dsc{number:03d}{place}.{extension}"
         shown.append(pictures.sound(scene, writer.describe(scene), url, writer.rng))
+    if twist == "private":
+        shown[0] = pictures.forbidden(shown[0], "optout_robots", private(root))
     shown[0:1] = _twisted(shown[0], twist, number, root)
     return shown
 
@@ -230,3 +233,11 @@ def _stock(writer: Writer) -> list[Illustration]:
         files = (replace(one.files[0], url=url),)
         stock.append(replace(one, shown=Shown(url=url), files=files, label="stock", verdict="too_frequent"))
     return stock
+
+
+def _near_stock(one: Illustration, site: int, root: str) -> Illustration:
+    """A copy of a stock picture, so small that its hash differs by a few bits; no other site has it bit for bit."""
+    width, height = one.files[0].size
+    url = f"{root}/img/handshake-small.jpg"
+    file = replace(one.files[0], url=url, size=(width * 4 // 9, height * 4 // 9), quality=60 + site)
+    return replace(one, shown=Shown(url=url), files=(file,))
