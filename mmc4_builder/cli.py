@@ -23,7 +23,10 @@ examples:
       the same on an engine; options that mmc4-build does not know are Beam's
   mmc4-build --validate out/
       check what a build left against MMC4's format
+  mmc4-build --remove takedown.txt --output out/
+      erase pages, pictures, whole domains from a build, and prove it
 """
+ACTIONS = ("remove", "retry_failed", "url_list", "fit_faces")  # that work on what --output holds
 
 
 class UsageError(Exception):
@@ -41,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"mmc4-build {__version__}")
     _add_input(top.add_argument_group("what to build"))
+    _add_pictures(top.add_argument_group("pictures, and who may refuse them"))
+    _add_models(top.add_argument_group("models, and what they sort out"))
     _add_output(top.add_argument_group("where, and how fast"))
+    _add_actions(top.add_argument_group("on a build that is there"))
     return top
 
 
@@ -57,8 +63,8 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--limit", metavar="N", type=int, help="only the first N WARC files")
     group.add_argument(
         "--config",
-        choices=("mmc4", "mmc4_core", "sample"),
-        help="the rules (default: mmc4; for the sample crawl: sample)",
+        choices=("mmc4", "mmc4_ff", "mmc4_core", "mmc4_core_ff", "sample", "sample_ff"),
+        help="the rules; `_ff` is fewer faces (default: mmc4; for the sample crawl: sample)",
     )
     group.add_argument(
         "--c4",
@@ -73,11 +79,46 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         help="path or URL of a list, one word a line; pages with one of them are dropped, as in C4",
     )
     group.add_argument(
+        "--shard-format",
+        choices=("mmc4", "openflamingo"),
+        default="mmc4",
+        help="pictures as members of the tar, or base64 inside the JSON (default: %(default)s)",
+    )
+
+
+def _add_pictures(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--images",
         choices=("archive", "live", "both"),
-        help="pictures from the WARC files, from the web, or from the files first and then the web "
+        help="pictures from the WARC files, from the web, or from the web with the files for dead links "
         "(default: live; for the sample crawl: archive)",
     )
+    group.add_argument(
+        "--image-store", metavar="DIR", help="folder of tars of img2dataset: its pictures in place of fetching"
+    )
+    group.add_argument(
+        "--contact",
+        metavar="URL",
+        default="",
+        help="where site owners reach you: part of the User-Agent of live fetching "
+        "(default: mailto: your user and host name)",
+    )
+    group.add_argument(
+        "--opt-out",
+        metavar="FILE",
+        help="domains, URLs and SHA-256 of pictures that must not be used, one a line, beside what sites say",
+    )
+    group.add_argument(
+        "--crawl-robots",
+        action="store_true",
+        help="read Common Crawl's robotstxt files too: what sites said when they were crawled",
+    )
+    group.add_argument(
+        "--ad-list", metavar="FILE", help="path or URL of rules in EasyList's format; pictures that match are dropped"
+    )
+
+
+def _add_models(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--clip",
         metavar="MODEL:WEIGHTS",
@@ -85,10 +126,47 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         "knows only the sample (default: ViT-L-14:openai; for the sample crawl: tiny)",
     )
     group.add_argument(
-        "--shard-format",
-        choices=("mmc4", "openflamingo"),
-        default="mmc4",
-        help="pictures as members of the tar, or base64 inside the JSON (default: %(default)s)",
+        "--nsfw",
+        metavar="WEIGHTS",
+        help="classifier on CLIP vectors: `released` (MMC4's), `tiny`, a path, a URL, or `none` "
+        "(default: released; with the tiny CLIP: tiny)",
+    )
+    group.add_argument("--faces", metavar="FILE", help="face classifier on CLIP vectors, as --fit-faces wrote it")
+    group.add_argument(
+        "--face-detector",
+        metavar="WEIGHTS",
+        help="look for faces on every picture by RetinaFace: `released`, or a path; boxes go into face_detections",
+    )
+    group.add_argument(
+        "--decontaminate", metavar="DIR", help="folder of evaluation pictures; the same or nearly the same are dropped"
+    )
+    group.add_argument(
+        "--near-text", action="store_true", help="keep one of several documents that say nearly the same (MinHash)"
+    )
+
+
+def _add_actions(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--validate", metavar="DIR", help="build nothing; check what lies in a folder")
+    group.add_argument(
+        "--remove",
+        metavar="FILE",
+        help="erase from --output what the file names (URLs, domains, SHA-256 of pictures), prove it, and remember it",
+    )
+    group.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="ask again for pictures that failed in a way that may pass, never for those that were refused",
+    )
+    group.add_argument(
+        "--url-list", metavar="DIR", help="write the pictures' URLs as img2dataset's input, and stop there"
+    )
+    group.add_argument(
+        "--fit-faces",
+        metavar="FILE",
+        help="label a sample of the pictures in --output by --face-detector, fit the classifier for --faces, report",
+    )
+    group.add_argument(
+        "--face-sample", metavar="N", type=int, default=60_000, help="pictures that --fit-faces labels (%(default)s)"
     )
 
 
@@ -108,18 +186,10 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="Beam runner, such as SparkRunner, FlinkRunner or DataflowRunner (default: this machine)",
     )
     group.add_argument(
-        "--contact",
-        metavar="URL",
-        default="",
-        help="where site owners reach you: part of the User-Agent of live fetching "
-        "(default: mailto: your user and host name)",
-    )
-    group.add_argument(
         "--reconfigure",
         action="store_true",
         help="let a changed configuration redo, in place, the stages that depend on it",
     )
-    group.add_argument("--validate", metavar="DIR", help="build nothing; check what lies in a folder")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,14 +217,19 @@ def check_usage(args: argparse.Namespace) -> None:
     """UsageError for flags that contradict each other or lack one another."""
     if args.validate:
         return
-    if bool(args.crawl) == bool(args.input):
+    actions = [flag for flag in ACTIONS if getattr(args, flag)]
+    if len(actions) > 1:
+        raise UsageError(f"one at a time: --{' and --'.join(flag.replace('_', '-') for flag in actions)}")
+    if args.crawl and args.input or not (args.crawl or args.input or actions):
         raise UsageError("give either --crawl NAME or --input WARC ... (try: --crawl sample --output build/sample)")
     if not args.output:
         raise UsageError("where to? give --output DIR, or --output gs://bucket/prefix")
-    for flag in ("limit", "workers"):
+    if args.image_store and args.images:
+        raise UsageError("pictures come from --images or from --image-store, not from both")
+    for flag in ("limit", "workers", "face_sample"):
         value = getattr(args, flag)
-        if value is not None and value < (flag == "limit"):
-            raise UsageError(f"--{flag} must be positive, got {value}")
+        if value is not None and value < (flag != "workers"):
+            raise UsageError(f"--{flag.replace('_', '-')} must be positive, got {value}")
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

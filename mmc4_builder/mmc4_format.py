@@ -24,6 +24,10 @@ EXTENSIONS = frozenset({"jpg", "jpeg", "png", "gif", "webp", "avif", "bmp", "tif
 MARKERS = (("<image>", "<IMAGE>"), ("<|endofchunk|>", "<|ENDOFCHUNK|>"))
 
 
+Boxes = tuple[tuple[float, ...], ...]
+"""(x1, y1, x2, y2, score) of each face, in px of the stored picture."""
+
+
 class FormatError(ValueError):
     """A document or file that does not have MMC4's format."""
 
@@ -36,7 +40,7 @@ class MatchedImage:
     raw_url: str
     matched_text_index: int
     matched_sim: float
-    face_detections: tuple[tuple[float, ...], ...] | None = None  # null in every released document seen
+    face_detections: Boxes | None = None  # null in every released document seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,9 +55,13 @@ class MatchedDocument:
 
 
 def match_images(
-    raw_urls: Sequence[str], similarity: npt.NDArray[np.float32], assignment: npt.NDArray[np.int64]
+    raw_urls: Sequence[str],
+    similarity: npt.NDArray[np.float32],
+    assignment: npt.NDArray[np.int64],
+    faces: Sequence[Boxes | None] | None = None,
 ) -> tuple[MatchedImage, ...]:
-    """The images of one document, named and matched, from similarity [n, m] and assignment [n]."""
+    """The images of one document, named and matched, from similarity [n, m], assignment [n] and faces [n] if known."""
+    found = faces or [None] * len(raw_urls)
     matrix = np.asarray(similarity, dtype=np.float32)
     return tuple(
         MatchedImage(
@@ -61,6 +69,7 @@ def match_images(
             raw_url=url,
             matched_text_index=int(index),
             matched_sim=float(matrix[row, index]),
+            face_detections=found[row],
         )
         for row, (name, url, index) in enumerate(zip(image_names(raw_urls), raw_urls, assignment, strict=True))
     )

@@ -8,18 +8,21 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, TextIO
 
+from pydantic import TypeAdapter
+
 from mmc4_builder import __version__, commits, storage
 from mmc4_builder.commits import Commit
 from mmc4_builder.funnel import Funnel
 from mmc4_builder.progress import Progress
 from mmc4_builder.shards import sizes_json
-from pipelines import launch, summary
+from pipelines import launch, replacement, retry, summary
+from pipelines.config import Build
 from pipelines.launch import Engine
-from pipelines.plan import STAGES, Plan, Stage, remove_stale
+from pipelines.plan import STAGES, Crawl, Plan, Stage, remove_stale
 
 PACKAGES = (
     "apache-beam", "fastwarc", "warcio", "resiliparse", "pycld2", "pillow", "simplejpeg", "numpy",
-    "scipy", "pyarrow", "open_clip_torch", "torch",
+    "scipy", "pyarrow", "open_clip_torch", "torch", "pycurl", "protego",
 )  # fmt: skip
 RATES = {"records.entered": "records", "pages.kept": "documents", "urls.kept": "images", "pictures": "images",
          "documents.kept": "documents", "samples.kept": "documents"}  # fmt: skip
@@ -39,11 +42,15 @@ class Outcome:
 
 def build(
     plan: Plan, engine: Engine, *, stages: Sequence[str] = STAGES, reconfigure: bool = False,
-    stream: TextIO = sys.stderr,
+    retry_failed: bool = False, stream: TextIO = sys.stderr,
 ) -> Outcome:  # fmt: skip
     """Run the named stages; what an earlier run committed is not done again."""
     claim(plan, reconfigure)
     storage.sweep(plan.root)
+    replacement.finish_all(plan.root)
+    retry.finish(plan)
+    if retry_failed:
+        ask_again(plan, engine, stream)
     require_earlier(plan, stages)
     ran = []
     for name in STAGES:
@@ -70,6 +77,16 @@ def run_stage(plan: Plan, stage: Stage, engine: Engine, stream: TextIO) -> bool:
     with Progress(stage.name, stage.total, stream, resumed=len(done), resumed_counts=watch.counts()) as progress:
         launch.run(stage.transform, engine, lambda: progress.update(watch.look(), watch.counts()))
     return True
+
+
+def ask_again(plan: Plan, engine: Engine, stream: TextIO) -> None:
+    """Fetch once more what failed in a way that may pass; what depends on it is left to be done anew."""
+    again = retry.stage(plan)
+    if again is None:
+        print("retry: nothing failed in a way that may pass", file=stream)
+    else:
+        run_stage(plan, again, engine, stream)
+        retry.finish(plan)
 
 
 class Watch:
@@ -123,11 +140,29 @@ def claim(plan: Plan, reconfigure: bool) -> None:
     storage.write(path, json.dumps(now, indent=2).encode() + b"\n")
 
 
+def continued(root: str) -> Plan:
+    """The build that lies in a folder, as its build.json tells it."""
+    path = storage.join(root, "build.json")
+    if not storage.exists(path):
+        raise BuildError(f"there is no build in {root}: no build.json. Name the crawl too, or another --output")
+    described = json.loads(storage.read(path))
+    try:
+        made = TypeAdapter(Build).validate_python(described["config"])
+        warcs = tuple(tuple(warc) for warc in described["warcs"])
+        found = Crawl(name=described["crawl"], root=described["crawl_root"], warcs=warcs)
+    except (KeyError, ValueError) as error:
+        raise BuildError(
+            f"{path} is of another version of mmc4-build ({error}): name the crawl and all flags"
+        ) from error
+    return Plan(build=made, crawl=found, root=root)
+
+
 def describe(plan: Plan) -> dict[str, Any]:
     """The content of build.json: what was asked for, of what, with which versions."""
     return {
         "mmc4_build": __version__,
         "crawl": plan.crawl.name,
+        "crawl_root": plan.crawl.root,
         "config": json.loads(json.dumps(asdict(plan.build))),
         "fingerprints": plan.fingerprints(),
         "seeds": {},  # nothing is drawn at random: ties are broken by hash and by place in the crawl

@@ -4,16 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from filters import blank, nsfw
+from filters.ads import AdRules
+from filters.contamination import ContaminationRules
+from filters.near_text import NearTextRules
+from filters.optout import OptOutRules
 from filters.size import SizeRules
 from filters.text import TextRules
 from filters.url import UrlRules
-from mmc4_builder.fetch import FetchConfig
+from mmc4_builder.fetch_config import FetchConfig
 from mmc4_builder.html import HtmlLimits
 from mmc4_builder.images import ImageRules
 from mmc4_builder.shards import Format
 from mmc4_builder.warc import WarcLimits
 
-ImageSource = Literal["archive", "live", "both"]
+ImageSource = Literal["archive", "live", "both", "store"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,8 @@ class DocumentsConfig:
     min_english: float = 0.99  # C4: langdetect's probability
     bad_words: tuple[str, ...] = ()
     c4: tuple[str, ...] = ()
+    crawl_robots: bool = False  # read Common Crawl's robotstxt files beside the WARC files
+    near_text: NearTextRules | None = None  # look for documents that say nearly the same
 
     def __post_init__(self) -> None:
         _share("min_english", self.min_english)
@@ -33,30 +40,56 @@ class DocumentsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesConfig:
-    """Stage 2."""
+    """Stage 2. Opt-outs are policy, and applied in stage 4; here they only spare requests that would be in vain."""
 
     source: ImageSource = "live"
     urls: UrlRules = UrlRules()
     rules: ImageRules = ImageRules()
     fetch: FetchConfig | None = None  # needed for live pictures
+    store: str | None = None  # folder of img2dataset's tars, for the source `store`
+    optout: OptOutRules = OptOutRules()
+    optout_keys: tuple[str, ...] = ()  # domains, URLs and hashes of a list that the user gives
+    frequent_from: int = 5  # documents; pictures that so many show are looked for in near copies too
 
     def __post_init__(self) -> None:
-        if self.source != "archive" and self.fetch is None:
+        if self.source in ("live", "both") and self.fetch is None:
             raise ValueError(f"images from source {self.source!r} need a fetch configuration with a contact")
+        if (self.source == "store") != (self.store is not None):
+            raise ValueError(f"source {self.source!r} with the store {self.store!r}; give both, or neither")
+        if self.frequent_from < 2:
+            raise ValueError(f"frequent_from must be at least 2 documents, got {self.frequent_from}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoresConfig:
-    """Stage 3."""
+    """Stage 3. Changing anything but `clip` embeds nothing anew."""
 
     clip: str = "ViT-L-14:openai"  # `tiny`, or MODEL:PRETRAINED of open_clip, or MODEL:path
+    nsfw: str | None = None  # weights of the classifier on CLIP vectors: `released`, `tiny`, a path or a URL
+    faces: str | None = None  # the distilled face model: `tiny`, or a file of --fit-faces
+    face_detector: str | None = None  # RetinaFace on every picture: `released`, or the path of its weights
+    evaluation: str | None = None  # folder of pictures that must not be trained on
+    frequent_distance: int = 5  # bits within which a picture counts with a frequent one
+    # Of weights that are files, and of the list of evaluation pictures: others under their names are noticed.
+    clip_sha256: str = ""
+    detector_sha256: str = ""
+    evaluation_sha256: str = ""
+    head_sha256s: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterleaveConfig:
     """Stage 4: policy. Changing it runs no model and fetches nothing."""
 
+    optout: OptOutRules = OptOutRules()
+    optout_keys: tuple[str, ...] = ()
     size: SizeRules = SizeRules()
+    ads: AdRules = AdRules()
+    min_detail: float = blank.MIN_DETAIL
+    max_nsfw: float = 0.1  # MMC4 §3
+    drop_faces: bool = False
+    max_face: float = 0.5  # probability of the distilled model; its own file knows the one for its recall
+    evaluation: ContaminationRules = ContaminationRules()
     max_distance: int = 5  # of perceptual hashes within a document (MMC4 §3)
     max_occurrences: int = 10  # documents that show the same picture (MMC4 §3)
     min_similarity: float = 0.15  # of a picture to its best sentence (MMC4 §3)
@@ -66,7 +99,8 @@ class InterleaveConfig:
     core: bool = False  # names the files v3 instead of v2
 
     def __post_init__(self) -> None:
-        _share("min_core_fraction", self.min_core_fraction)
+        for name in ("min_core_fraction", "max_nsfw", "max_face"):
+            _share(name, getattr(self, name))
         for name in ("sentences", "images"):
             least, most = getattr(self, name)
             if not 1 <= least <= most:
@@ -98,8 +132,18 @@ class Build:
 
 
 def mmc4(images: ImagesConfig) -> Build:
-    """Multimodal C4 as published, faces included."""
-    return Build(name="mmc4", images=images)
+    """Multimodal C4 as published, faces included; opt-outs, banners and blank pictures go beside."""
+    return Build(name="mmc4", images=images, scores=ScoresConfig(nsfw=nsfw.RELEASED))
+
+
+def mmc4_ff(images: ImagesConfig) -> Build:
+    """Fewer faces: pictures with one go, and what is left is assigned anew (MMC4 §3). Needs a face model."""
+    return fewer_faces(mmc4(images))
+
+
+def fewer_faces(build: Build) -> Build:
+    """The same build without the pictures in which a model sees a face."""
+    return replace(build, name=f"{build.name}_ff", interleave=replace(build.interleave, drop_faces=True))
 
 
 def mmc4_core(images: ImagesConfig) -> Build:
@@ -108,17 +152,29 @@ def mmc4_core(images: ImagesConfig) -> Build:
     return replace(mmc4(images), name="mmc4_core", interleave=core)
 
 
+def mmc4_core_ff(images: ImagesConfig) -> Build:
+    """The stricter subset with fewer faces."""
+    return fewer_faces(mmc4_core(images))
+
+
 def sample(images: ImagesConfig) -> Build:
     """MMC4's rules on the embedded sample crawl, with the tiny CLIP and small tars."""
     return replace(
         mmc4(images),
         name="sample",
-        scores=ScoresConfig(clip="tiny"),
+        scores=ScoresConfig(clip="tiny", nsfw="tiny", faces="tiny"),
         shards=ShardsConfig(documents=50),
     )
 
 
-BUILDS: dict[str, Callable[[ImagesConfig], Build]] = {"mmc4": mmc4, "mmc4_core": mmc4_core, "sample": sample}
+def sample_ff(images: ImagesConfig) -> Build:
+    """The sample with fewer faces."""
+    return fewer_faces(sample(images))
+
+
+BUILDS: dict[str, Callable[[ImagesConfig], Build]] = {
+    build.__name__: build for build in (mmc4, mmc4_ff, mmc4_core, mmc4_core_ff, sample, sample_ff)
+}
 
 
 def _share(name: str, value: float) -> None:

@@ -10,9 +10,10 @@ import pyarrow as pa
 from apache_beam.pvalue import PCollection
 
 from filters import language, text
-from mmc4_builder import html, sentences, transport, warc
+from mmc4_builder import html, sentences, tombstones, transport, warc
 from mmc4_builder.charset import decode
 from mmc4_builder.commits import Commit
+from mmc4_builder.key_lists import KeyList
 from mmc4_builder.records import Page
 from mmc4_builder.signals import header_signals
 from mmc4_builder.urls import normalize_url
@@ -21,6 +22,8 @@ from pipelines.archive import Archive, warc_path
 from pipelines.c4 import JoinC4, own_text
 from pipelines.config import DocumentsConfig
 from pipelines.dedup import Deduplicate
+from pipelines.host_files import HostFileIndex, as_host_file, note_host_file, read_robots
+from pipelines.near_text import NearText
 from pipelines.schemas import C4_TEXTS, DOCUMENTS, LINE_LOSERS, PAGES, URL_CLAIMS, URL_LOSERS
 from pipelines.units import Run, Step
 
@@ -28,28 +31,42 @@ HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 
 def extract(unit: Unit, workspace: Workspace, *, config: DocumentsConfig, crawl_root: str, buckets: int) -> None:
-    """One WARC file -> its candidate pages, and an index of the pictures that it holds."""
+    """One WARC file -> its candidate pages, an index of the pictures that it holds, and what hosts say in it."""
     name = unit.inputs[0]
     claims: list[tuple[int, str, str, int]] = []
     archive = Archive(name)
+    host_files = HostFileIndex()
+    removed = tombstones.load(workspace.root)
     with workspace.parquet(f"documents/pages/{unit.name}.parquet", PAGES) as rows:
-        for record in read_html(warc_path(crawl_root, name), workspace, config, archive):
+        pages = read_html(warc_path(crawl_root, name), workspace, config, (archive, host_files))
+        for record in without_removed(pages, removed, workspace):
             row = candidate(record, name, workspace, config)
             if row is not None:
+                row["images"] = [image for image in row["images"] if not removed.matches_url(image["url"])]
                 claims.append((row["url_key"], row["timestamp"], unit.name, len(claims)))
                 rows.append(row, weight=sum(map(len, row["lines"])) + 200 * len(row["images"]))
     columns = [[claim[i] for claim in claims] for i in range(len(URL_CLAIMS))]
     workspace.leave("urls", partition(pa.table(columns, schema=URL_CLAIMS), "key", buckets))
     workspace.leave("archive", partition(archive.pictures(), "key", buckets))
     workspace.leave("redirects", archive.redirects())
+    if config.crawl_robots:
+        read_robots(name, crawl_root, workspace, config.warc, host_files)
+    workspace.leave("host_files", partition(host_files.table(), "key", buckets))
 
 
-def read_html(path: str, workspace: Workspace, config: DocumentsConfig, archive: Archive) -> Iterator[warc.Record]:
-    """The HTML pages of a WARC file; pictures are noted in `archive`, and everything is counted."""
+def read_html(
+    path: str, workspace: Workspace, config: DocumentsConfig, noted: tuple[Archive, HostFileIndex]
+) -> Iterator[warc.Record]:
+    """The HTML pages of a WARC file; pictures and host files are noted, and everything is counted."""
+    archive, host_files = noted
     with transport.open_stream(path) as stream:
         for record in warc.read_records(stream, path, limits=config.warc):
             if isinstance(record, warc.BadRecord):
                 workspace.bury("records", record.reason, warc=archive.warc, offset=record.offset, detail=record.detail)
+                continue
+            if as_host_file(record.url):
+                workspace.tally("records", "host_file")
+                note_host_file(record, archive.warc, workspace, host_files)
                 continue
             archived = archive.note(record)
             reason = not_a_page(record)
@@ -63,6 +80,15 @@ def not_a_page(record: warc.Record) -> str | None:
     if record.status != 200:
         return "http_status"
     return None if record.content_type in HTML_TYPES else "not_html"
+
+
+def without_removed(records: Iterator[warc.Record], removed: KeyList, workspace: Workspace) -> Iterator[warc.Record]:
+    """The pages that nobody had removed from this build."""
+    for record in records:
+        if removed.matches_url(record.url):
+            workspace.tally("pages", "removed")
+        else:
+            yield record
 
 
 def candidate(record: warc.Record, name: str, workspace: Workspace, config: DocumentsConfig) -> dict[str, Any] | None:
@@ -206,6 +232,7 @@ class Documents(beam.PTransform):
     crawl_root: str
     fingerprint: str  # of extraction, which sees one WARC file
     corpus_fingerprint: str  # of everything behind it, which sees them all
+    near_fingerprint: str  # of that, and of how near duplicates are looked for
     config: DocumentsConfig
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
@@ -219,7 +246,10 @@ class Documents(beam.PTransform):
             fingerprint=self.corpus_fingerprint,
             run=partial(finish, config=self.config),
         )
-        return pipeline | beam.Create(self.files) | Run(first) | self._settle() | Run(last)
+        documents = pipeline | beam.Create(self.files) | Run(first) | self._settle() | Run(last)
+        if self.config.near_text is None:
+            return documents
+        return documents | NearText(self.root, self.near_fingerprint, self.config.near_text, self.files, self.buckets)
 
     def _settle(self) -> beam.PTransform:
         """What decides, over the whole corpus, which text each page has."""

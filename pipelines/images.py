@@ -1,13 +1,9 @@
 """Stage 2: documents files -> every picture that they name, fetched once, verified, and stored by its hash."""
 
-import io
-import tarfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import apache_beam as beam
@@ -16,23 +12,39 @@ from apache_beam.pvalue import PCollection
 
 from filters import url as url_rules
 from filters.text import url_key
-from mmc4_builder import warc
 from mmc4_builder.commits import Commit
-from mmc4_builder.fetch import Fetched, fetch_all
-from mmc4_builder.images import ImageError, StoredImage, normalise
-from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
+from mmc4_builder.workspace import Rows, Unit, Workspace, partition, read_rows
+from pipelines import host_files, image_store
 from pipelines.archive import FollowRedirects, host_key, newest, warc_path
 from pipelines.config import ImagesConfig
-from pipelines.schemas import ARCHIVED, IMAGES, MENTIONS, OCCURRENCES, TOTALS
-from pipelines.units import Committed, Exchange, Run, Step
+from pipelines.fetching import KeepOut, Outcome, Sources, outcomes
+from pipelines.host_files import CrawlTime, LiveFiles, origin_of
+from pipelines.picture_tar import Waiting, open_tar, placed
+from pipelines.schemas import (
+    ARCHIVED,
+    FREQUENT,
+    HOST_FILES,
+    IMAGES,
+    IMPORTED,
+    MENTIONS,
+    OCCURRENCES,
+    PAGE_STATEMENTS,
+    PAGE_URLS,
+    TOTALS,
+)
+from pipelines.spool import Spool
+from pipelines.units import Committed, Exchange, Run, Step, units
 
-AHEAD = 512  # URLs whose pictures may be in memory, waiting for their turn in the tar
+Mentions = dict[str, tuple[list[str], int]]  # url -> documents files that name it, and how many documents
+RECEIVED = ("mentions", "pages", "host_files", "archive", "aliased", "imported")
 
 
 def mention(unit: Unit, workspace: Workspace, *, config: ImagesConfig, buckets: int) -> None:
-    """One documents file -> the URLs of its pictures that the rules let pass, to the buckets of their hosts."""
+    """One documents file -> the URLs of its pictures that the rules let pass, and of its pages, to their hosts."""
     named: Counter[str] = Counter()
-    for row in read_rows(workspace.path(f"documents/{unit.name}.parquet"), ["images"]):
+    pages: list[str] = []
+    for row in read_rows(workspace.path(f"documents/{unit.name}.parquet"), ["url", "images"]):
+        pages.append(row["url"])
         seen: set[str] = set()
         for image in row["images"]:
             url = image["url"]
@@ -44,165 +56,109 @@ def mention(unit: Unit, workspace: Workspace, *, config: ImagesConfig, buckets: 
     urls = sorted(named)
     columns = [[host_key(u) for u in urls], urls, [unit.name] * len(urls), [named[u] for u in urls]]
     workspace.leave("mentions", partition(pa.table(columns, schema=MENTIONS), "key", buckets))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Got:
-    """Bytes that may be a picture, and where they came from."""
-
-    data: bytes
-    origin: str  # archive or live
-    final_url: str
-    fetched: str  # ISO time at which the bytes were seen
-    headers: tuple[tuple[str, str], ...] = ()
-    warc: str | None = None
-    warc_offset: int | None = None
-
-
-Outcome = tuple[Got | None, StoredImage | None, str | None]  # what came, what it became, why nothing is kept
+    columns = [[host_key(u) for u in pages], pages, [unit.name] * len(pages), list(range(len(pages)))]
+    workspace.leave("pages", partition(pa.table(columns, schema=PAGE_URLS), "key", buckets))
 
 
 def store(unit: Unit, workspace: Workspace, *, config: ImagesConfig, crawl_root: str, buckets: int) -> None:
-    """One bucket of hosts -> a tar of its pictures, a row for each URL, and how often each picture is shown."""
-    mentions = _by_url(workspace.received("mentions", MENTIONS))
-    archived = held(workspace, crawl_root) if config.source != "live" else {}
+    """One bucket of hosts -> a tar of its pictures, a row for each URL, and everything that its hosts said."""
+    mentions = by_url(workspace.received("mentions", MENTIONS))
+    crawl_time = CrawlTime(workspace.received("host_files", HOST_FILES), config.optout.agents)
     shown: Counter[int] = Counter()
-    name = f"images/{unit.name}.tar"
-    with (
-        workspace.create(name) as stream,
-        tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT, bufsize=1 << 20) as tar,
-        workspace.parquet(f"images/{unit.name}.parquet", IMAGES) as rows,
-    ):
-        kept = TarStore(tar, name)
-        for url, (got, image, reason) in outcomes(sorted(mentions, key=url_key), archived, config):
-            units, documents = mentions[url]
-            workspace.tally("urls", reason)
-            rows.append({**image_row(url, got, image, reason, kept), "units": units, "documents": documents})
-            if image:
-                shown[image.phash] += documents
-    columns = [list(shown), [unit.name] * len(shown), list(shown.values())]
-    table = pa.table(columns, schema=OCCURRENCES)
-    workspace.leave("occurrences", partition(table, "key", buckets))
+    with Spool() as spool:
+        live = LiveFiles(spool)
+        sources = Sources(
+            config=config,
+            keep_out=KeepOut.of(workspace.root, config),
+            at_rest=at_rest(workspace, config, crawl_root),
+            crawl_time=crawl_time,
+            keep_host_file=live.keep,
+        )
+        urls = sorted(mentions, key=url_key)
+        waiting = collect(urls, sources, workspace, spool)
+        with (
+            workspace.parquet(f"images/{unit.name}.parquet", IMAGES) as rows,
+            open_tar(workspace, f"images/{unit.name}.tar") as tar,
+        ):
+            for row, weight in placed(urls, waiting, tar):
+                row["units"], row["documents"] = mentions[row["url"]]
+                workspace.tally("urls", row["reason"])
+                rows.append(row, weight=weight)
+                note_shown(shown, row)
+        tell_pages(workspace, crawl_time)
+        with workspace.parquet(f"images/hosts/{unit.name}.parquet", HOST_FILES) as hosts:
+            write_host_files(hosts, crawl_time, live)
+    leave_occurrences(workspace, shown, buckets)
 
 
-def held(workspace: Workspace, crawl_root: str) -> dict[str, dict[str, Any]]:
-    """url -> the record of the crawl that has its picture."""
+def collect(urls: list[str], sources: Sources, workspace: Workspace, spool: Spool) -> Waiting:
+    """What became of all URLs, put aside; requests and bytes are counted, beside the funnel."""
+    waiting = Waiting(spool)
+    for url, outcome in outcomes(urls, sources):
+        waiting.put(url, outcome)
+        _count(workspace, outcome)
+    return waiting
+
+
+def _count(workspace: Workspace, outcome: Outcome) -> None:
+    workspace.counts["requests"] += outcome.asked
+    workspace.counts["bytes"] += len(outcome.got.data) if outcome.got else 0
+
+
+def at_rest(workspace: Workspace, config: ImagesConfig, crawl_root: str) -> dict[str, dict[str, Any]]:
+    """url -> where its picture lies that need not be fetched: in the crawl, or in img2dataset's tars."""
+    if config.source == "live":
+        return {}
+    if config.source == "store":
+        return image_store.best(workspace.received("imported", IMPORTED))
     own, led_to = (workspace.received(exchange, ARCHIVED) for exchange in ("archive", "aliased"))
     rows = {**newest(led_to), **newest(own)}
     return {url: {**row, "path": warc_path(crawl_root, row["warc"])} for url, row in rows.items()}
 
 
-def outcomes(
-    urls: list[str], archived: dict[str, dict[str, Any]], config: ImagesConfig
-) -> Iterator[tuple[str, Outcome]]:
-    """What became of each URL, in the order given, which had better mix the hosts. The archive is asked first."""
-    pending = iter(urls)
-    while chunk := list(islice(pending, AHEAD)):
-        done: dict[str, Outcome] = {}
-        for url in chunk:
-            if url in archived:
-                done[url] = _settle(*read_archived(archived[url]), config)
-        if config.source != "archive" and config.fetch is not None:
-            wanted = [url for url in chunk if url not in done or done[url][1] is None]
-            for fetched in fetch_all(wanted, config.fetch):
-                done[fetched.url] = _settle(*_fetched(fetched), config)
-        yield from ((url, done.get(url, (None, None, "missing"))) for url in chunk)
+def tell_pages(workspace: Workspace, crawl_time: CrawlTime) -> None:
+    """What the hosts of the bucket said of their pages when they were crawled, to the documents files of these."""
+    pages = workspace.received("pages", PAGE_URLS).to_pylist()
+    told: dict[str, list[dict[str, Any]]] = {}
+    for page in sorted(pages, key=lambda page: (origin_of(page["url"]), page["unit"], page["row"])):
+        if said := crawl_time.statements(page["url"]):
+            told.setdefault(page["unit"], []).append({"row": page["row"], "statements": [asdict(one) for one in said]})
+    tables = {name: pa.Table.from_pylist(rows, schema=PAGE_STATEMENTS) for name, rows in told.items()}
+    workspace.leave("page_statements", tables)
 
 
-def read_archived(row: dict[str, Any]) -> tuple[Got | None, str | None]:
-    """The picture that a WARC file holds at an offset."""
-    try:
-        record = warc.read_record(row["path"], row["offset"], row["length"])
-    except warc.WarcError as error:
-        return None, error.reason
-    return Got(
-        data=record.payload,
-        origin="archive",
-        final_url=record.url,
-        fetched=record.timestamp,
-        headers=record.headers[:64],
-        warc=row["warc"],
-        warc_offset=row["offset"],
-    ), None
+def write_host_files(hosts: Rows, crawl_time: CrawlTime, live: LiveFiles) -> None:
+    """Every robots.txt and tdmrep.json that was consulted: the audit can be repeated without the network."""
+    for found in (crawl_time.consulted(), live.rows()):
+        host_files.write(found, hosts)
 
 
-def _fetched(fetched: Fetched) -> tuple[Got | None, str | None]:
-    if fetched.data is None:
-        return None, fetched.reason
-    return Got(
-        data=fetched.data,
-        origin="live",
-        final_url=fetched.final_url,
-        fetched=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        headers=fetched.headers,
-    ), None
+def note_shown(shown: Counter[int], row: dict[str, Any]) -> None:
+    """Count in how many documents a stored picture is shown."""
+    if row.get("sha256"):
+        shown[row["phash"]] += row["documents"]
 
 
-def image_row(
-    url: str, got: Got | None, image: StoredImage | None, reason: str | None, store: "TarStore"
-) -> dict[str, Any]:
-    """A row of `images`: what was found behind one URL. The picture goes into the tar, once for each hash."""
-    row: dict[str, Any] = {"url": url, "reason": reason}
-    if got:
-        headers = [{"name": name, "value": value} for name, value in got.headers]
-        row |= {"origin": got.origin, "final_url": got.final_url, "fetched": got.fetched, "headers": headers}
-        row |= {"warc": got.warc, "warc_offset": got.warc_offset}
-    if image:
-        row |= {name: getattr(image, name) for name in IMAGE_FIELDS}
-        row |= {"store": store.name, **store.add(image.sha256, image.data)}
-    return row
+def leave_occurrences(workspace: Workspace, shown: Counter[int], buckets: int) -> None:
+    """How often each picture of this bucket is shown, to the buckets of perceptual hashes."""
+    columns = [list(shown), [workspace.unit.name] * len(shown), list(shown.values())]
+    workspace.leave("occurrences", partition(pa.table(columns, schema=OCCURRENCES), "key", buckets))
 
 
-IMAGE_FIELDS = (
-    "sha256",
-    "phash",
-    "width",
-    "height",
-    "original_sha256",
-    "original_format",
-    "original_width",
-    "original_height",
-)
-
-
-class TarStore:
-    """Pictures under their hash in a tar; `add` tells where the bytes lie, so that readers need no index of it."""
-
-    def __init__(self, tar: tarfile.TarFile, name: str) -> None:
-        self.name = name
-        self._places: dict[str, dict[str, int]] = {}
-        self._tar = tar
-
-    def add(self, sha256: str, data: bytes) -> dict[str, int]:
-        if sha256 not in self._places:
-            info = tarfile.TarInfo(f"{sha256}.jpg")
-            info.size = len(data)
-            place = {"store_offset": self._tar.offset + tarfile.BLOCKSIZE, "store_length": len(data)}
-            self._tar.addfile(info, io.BytesIO(data))
-            self._places[sha256] = place
-        return self._places[sha256]
-
-
-def _settle(got: Got | None, reason: str | None, config: ImagesConfig) -> Outcome:
-    if got is None:
-        return None, None, reason
-    try:
-        return got, normalise(got.data, config.rules), None
-    except ImageError as error:
-        return got, None, error.reason
-
-
-def _by_url(mentions: pa.Table) -> dict[str, tuple[list[str], int]]:
-    """url -> documents files that name it, and how many documents."""
-    urls: dict[str, tuple[list[str], int]] = {}
+def by_url(mentions: pa.Table) -> Mentions:
+    """What the documents files say of each URL, added up."""
+    urls: Mentions = {}
     for row in mentions.to_pylist():
-        units, documents = urls.get(row["url"], ([], 0))
-        urls[row["url"]] = ([*units, row["unit"]], documents + row["documents"])
+        names, documents = urls.get(row["url"], ([], 0))
+        urls[row["url"]] = ([*names, row["unit"]], documents + row["documents"])
     return urls
 
 
-def count_occurrences(unit: Unit, workspace: Workspace) -> None:
-    """One bucket of perceptual hashes -> how many documents show each picture, back to the tars that hold it."""
+def count_occurrences(unit: Unit, workspace: Workspace, *, frequent_from: int) -> None:
+    """One bucket of perceptual hashes -> how many documents show each picture, back to the tars that hold it.
+
+    What many documents show goes to one unit as well: near copies of it are counted with it there.
+    """
     table = workspace.received("occurrences", OCCURRENCES)
     totals: Counter[int] = Counter()
     holders: dict[str, list[int]] = {}
@@ -211,6 +167,16 @@ def count_occurrences(unit: Unit, workspace: Workspace) -> None:
         holders.setdefault(holder, []).append(key)
     tables = {h: pa.table([keys, [totals[k] for k in keys]], schema=TOTALS) for h, keys in holders.items()}
     workspace.leave("totals", tables)
+    many = sorted(key for key, documents in totals.items() if documents >= frequent_from)
+    frequent = pa.table([many, [totals[key] for key in many]], schema=FREQUENT)
+    workspace.leave("frequent", {units(1)[0].name: frequent} if many else {})
+
+
+def list_frequent(unit: Unit, workspace: Workspace) -> None:
+    """All pictures that many documents show -> one file, in order of their hashes."""
+    found = workspace.received("frequent", FREQUENT).sort_by("key")
+    with workspace.parquet("images/frequent.parquet", FREQUENT) as rows:
+        rows.extend(found.to_pylist())
 
 
 @dataclass
@@ -223,18 +189,29 @@ class Images(beam.PTransform):
     config: ImagesConfig
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
+    stores: tuple[Unit, ...] = ()  # img2dataset's tars
 
     def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
-        step = partial(Step, root=self.root, fingerprint=self.fingerprint)
         count = len(self.buckets)
-        store_step = partial(store, config=self.config, crawl_root=self.crawl_root, buckets=count)
+        mentioning = self._step("mention", partial(mention, config=self.config, buckets=count))
+        storing = self._step("images", partial(store, config=self.config, crawl_root=self.crawl_root, buckets=count))
+        counting = self._step("occurrences", partial(count_occurrences, frequent_from=self.config.frequent_from))
         files = pipeline | "Files" >> beam.Create(self.files)
-        mentions = files | Run(step(name="mention", run=partial(mention, config=self.config, buckets=count)))
-        archive = files | Committed(self.root, "extract") | FollowRedirects(self.root, self.fingerprint, self.buckets)
-        stored = (
-            (mentions, archive)
-            | beam.Flatten()
-            | Exchange(("mentions", "archive", "aliased"), self.buckets)
-            | Run(step(name="images", run=store_step))
+        found = files | Committed(self.root, "extract")
+        sources = [files | mentioning, found | FollowRedirects(self.root, self.fingerprint, self.buckets)]
+        if self.stores:
+            indexing = self._step("index_store", partial(image_store.index_store, buckets=count))
+            sources.append(pipeline | "Stores" >> beam.Create(self.stores) | indexing)
+        return (
+            sources
+            | "Sources" >> beam.Flatten()
+            | Exchange(RECEIVED, self.buckets)
+            | storing
+            | Exchange(("occurrences",), self.buckets)
+            | counting
+            | Exchange(("frequent",), units(1))
+            | self._step("frequent", list_frequent)
         )
-        return stored | Exchange(("occurrences",), self.buckets) | Run(step(name="occurrences", run=count_occurrences))
+
+    def _step(self, name: str, run: Callable[..., None]) -> Run:
+        return Run(Step(name=name, root=self.root, fingerprint=self.fingerprint, run=run))

@@ -8,13 +8,16 @@ from typing import Any
 
 import apache_beam as beam
 
+from filters.optout import OptOutRules
 from mmc4_builder import commits, storage
 from mmc4_builder.commits import Commit
+from mmc4_builder.fetch_config import FetchConfig
 from mmc4_builder.shards import plan_shards
 from mmc4_builder.workspace import Unit
 from pipelines import shards
 from pipelines.config import Build, ImagesConfig
 from pipelines.documents import Documents
+from pipelines.image_store import store_units
 from pipelines.images import Images
 from pipelines.interleave import Interleave
 from pipelines.scores import Scores
@@ -22,7 +25,7 @@ from pipelines.shards import Shards
 from pipelines.units import unit_fingerprint, units
 
 STAGES = ("documents", "images", "scores", "interleave", "shards")
-FORMAT = 1  # of the files between the stages; a build of another format is not continued
+FORMAT = 2  # of the files between the stages; a build of another format is not continued
 LISTERS = 16  # commit records looked at side by side: on an object store each look is a request
 
 
@@ -88,13 +91,23 @@ class Plan:
         """
         return units(1 << min(12, max(2, (2 * len(self.crawl.warcs) - 1).bit_length())))
 
+    @property
+    def stores(self) -> tuple[Unit, ...]:
+        """A unit for each tar of img2dataset that takes the place of fetching."""
+        return store_units(self.build.images.store) if self.build.images.store else ()
+
     def fingerprints(self) -> dict[str, str]:
         """By stage: of its own configuration and of everything that it builds on."""
+        images, scores = self.build.images, self.build.scores
         own: dict[str, Any] = {
-            "documents": (self.build.documents, len(self.buckets)),
-            "images": (_without_contact(self.build), [unit.inputs for unit in self.files]),
-            "scores": self.build.scores,
-            "interleave": self.build.interleave,
+            "documents": (replace(self.build.documents, near_text=None), len(self.buckets)),
+            "images": (
+                _what_is_fetched(images),
+                [unit.inputs for unit in self.files],
+                [unit.inputs for unit in self.stores],
+            ),
+            "scores": scores,
+            "interleave": (self.build.interleave, self.build.documents.near_text),
             "shards": self.build.shards,
         }
         chain: dict[str, str] = {}
@@ -102,6 +115,18 @@ class Plan:
         for name in STAGES:
             before = chain[name] = commits.fingerprint(before, own[name])
         return chain
+
+    def score_fingerprints(self) -> dict[str, str]:
+        """By step of stage 3: vectors do not depend on what the small models make of them."""
+        scores, chain = self.build.scores, self.fingerprints()
+        vectors = commits.fingerprint(chain["images"], scores.clip, scores.clip_sha256)
+        return {
+            "embed": vectors,
+            "scores": vectors,
+            "faces": commits.fingerprint(chain["images"], scores.face_detector, scores.detector_sha256),
+            "evaluation": commits.fingerprint(vectors, scores.evaluation, scores.evaluation_sha256),
+            "heads": chain["scores"],
+        }
 
     def stage(self, name: str) -> Stage:
         """One stage, planned. That of shards needs the commits of interleave: they tell how many tars there are."""
@@ -118,11 +143,13 @@ class Plan:
         config = self.build.documents
         released = tuple(Unit(name=f"{i:05d}", inputs=(path,)) for i, path in enumerate(config.c4))
         everything = commits.fingerprint(fingerprint, [unit.inputs for unit in self.files])
+        near = commits.fingerprint(everything, config.near_text)
         transform = Documents(
             root=self.root,
             crawl_root=self.crawl.root,
             fingerprint=fingerprint,
             corpus_fingerprint=everything,
+            near_fingerprint=near,
             config=config,
             files=self.files,
             buckets=self.buckets,
@@ -137,33 +164,46 @@ class Plan:
             )
         )
         first, last = Work("extract", fingerprint, self.files), Work("documents", everything, self.files)
-        return Stage(name="documents", transform=transform, work=(first, *between, last))
+        text = (Work("sketch", near, self.files), Work("near_text", near, self.buckets)) if config.near_text else ()
+        return Stage(name="documents", transform=transform, work=(first, *between, last, *text))
 
     def _images(self, fingerprint: str) -> Stage:
+        config = self.build.images
         transform = Images(
             root=self.root,
             crawl_root=self.crawl.root,
             fingerprint=fingerprint,
-            config=self.build.images,
+            config=config,
             files=self.files,
             buckets=self.buckets,
+            stores=self.stores,
         )
         work = (
             Work("mention", fingerprint, self.files),
             Work("redirects", fingerprint, units(1)),
             Work("aliases", fingerprint, self.buckets),
+            *((Work("index_store", fingerprint, self.stores),) if self.stores else ()),
             Work("images", fingerprint, self.buckets),
             Work("occurrences", fingerprint, self.buckets),
+            Work("frequent", fingerprint, units(1)),
         )
         return Stage(name="images", transform=transform, work=work)
 
     def _scores(self, fingerprint: str) -> Stage:
-        transform = Scores(self.root, fingerprint, self.build.scores, self.files, self.buckets)
-        work = (Work("embed", fingerprint, self.buckets), Work("scores", fingerprint, self.files))
+        config, dated = self.build.scores, self.score_fingerprints()
+        transform = Scores(self.root, dated, config, self.files, self.buckets)
+        steps = {"embed": self.buckets, "scores": self.files}
+        if config.face_detector:
+            steps["faces"] = self.buckets
+        if config.evaluation:
+            steps["evaluation"] = units(1)
+        steps["heads"] = self.buckets
+        work = tuple(Work(step, dated[step], its_units) for step, its_units in steps.items())
         return Stage(name="scores", transform=transform, work=work)
 
     def _interleave(self, fingerprint: str) -> Stage:
-        transform = Interleave(self.root, fingerprint, self.build.interleave, self.files)
+        near_text = self.build.documents.near_text is not None
+        transform = Interleave(self.root, fingerprint, self.build.interleave, self.files, self.buckets, near_text)
         work = (Work("interleave", fingerprint, self.files),)
         return Stage(name="interleave", transform=transform, work=work)
 
@@ -171,7 +211,7 @@ class Plan:
         written = commits.load_all(self.root, "interleave", [unit.name for unit in self.files])
         counts = [commit.counts["documents.written"] for commit in written]
         tars = shards.plan(plan_shards(counts, self.build.shards.documents))
-        transform = Shards(self.root, fingerprint, self.build.shards, self.build.interleave.core, tars)
+        transform = Shards(self.root, fingerprint, self.build.shards, self.build.interleave, tars)
         return Stage(name="shards", transform=transform, work=(Work("shards", fingerprint, tars),))
 
 
@@ -184,7 +224,11 @@ def remove_stale(root: str, work: Work, valid: Iterable[Commit]) -> int:
     return len(stale)
 
 
-def _without_contact(build: Build) -> ImagesConfig:
-    """Who fetches is no part of what is fetched."""
-    fetch = build.images.fetch
-    return replace(build.images, fetch=fetch and replace(fetch, contact="https://example.org/"))
+def _what_is_fetched(config: ImagesConfig) -> ImagesConfig:
+    """Without who fetches and at which pace, which does not change what comes; and without opt-outs: stage 4 applies
+    them to what is there, so that a longer list, or a stricter policy, fetches nothing again."""
+    own = config.fetch
+    fetch = own and FetchConfig(
+        contact="https://example.org/", max_bytes=own.max_bytes, max_redirects=own.max_redirects, ports=own.ports
+    )
+    return replace(config, fetch=fetch, optout=OptOutRules(), optout_keys=())

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import apache_beam as beam
@@ -14,7 +13,8 @@ from mmc4_builder.commits import Commit
 from mmc4_builder.mmc4_format import docs_stem, read_docs_zip
 from mmc4_builder.shards import Sample, Span, sample_key, shard_name, write_shard
 from mmc4_builder.workspace import Unit, Workspace, read_rows
-from pipelines.config import ShardsConfig
+from pipelines.config import InterleaveConfig, ShardsConfig
+from pipelines.store import Tars
 from pipelines.units import Run, Step
 
 SOURCE = ("warc", "offset", "length", "digest", "timestamp")
@@ -28,36 +28,53 @@ def plan(spans: Sequence[Sequence[Span]]) -> tuple[Unit, ...]:
     )
 
 
-def write(unit: Unit, workspace: Workspace, *, config: ShardsConfig, core: bool) -> None:
+def write(unit: Unit, workspace: Workspace, *, config: ShardsConfig, policy: InterleaveConfig) -> None:
     """The documents of one tar, with their pictures and where everything came from."""
     number = int(unit.name)
     samples = (
         Sample(key=sample_key(number, position), doc=doc, images=images)
-        for position, (doc, images) in enumerate(_documents(unit, workspace, core))
+        for position, doc, images in _documents(unit, workspace, policy)
     )
     with workspace.create(f"shards/{shard_name(number, config.format)}") as stream:
         count = write_shard(stream, samples, config.format)
     workspace.tally("samples", None, count)
 
 
-def _documents(unit: Unit, workspace: Workspace, core: bool) -> Iterator[tuple[dict[str, Any], tuple[bytes, ...]]]:
+def _documents(
+    unit: Unit, workspace: Workspace, policy: InterleaveConfig
+) -> Iterator[tuple[int, dict[str, Any], tuple[bytes, ...]]]:
+    """Place in the tar, document and pictures. A document that was removed leaves its place empty."""
+    before = 0
     with Tars(workspace) as tars:
         for span in unit.inputs:
             shard, start, stop = (int(part) for part in span.split(":"))
-            with storage.open_read(workspace.path(f"docs/{docs_stem(shard, core=core)}.jsonl.zip")) as stream:
-                docs = islice(read_docs_zip(stream), start, stop)
-                rows = islice(_kept_rows(workspace, shard), start, stop)
-                for doc, (source, decision) in zip(docs, rows, strict=True):
+            stem = docs_stem(shard, no_face=policy.drop_faces, core=policy.core)
+            with storage.open_read(workspace.path(f"docs/{stem}.jsonl.zip")) as stream:
+                for doc, source, decision in _placed(read_docs_zip(stream), _rows(workspace, shard), start, stop):
                     images = tuple(tars.read(image) for image in _in_order(doc, decision))
-                    yield with_provenance(doc, source, decision), images
+                    yield before + decision["line"] - start, with_provenance(doc, source, decision), images
+            before += stop - start
 
 
-def _kept_rows(workspace: Workspace, shard: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Source and decision of each document of a docs shard, in its order."""
+def _placed(
+    docs: Iterator[dict[str, Any]], rows: Iterator[tuple[dict[str, Any], dict[str, Any]]], start: int, stop: int
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """The documents of a docs shard whose places lie in a range, each with its source and its decision."""
+    for source, decision in rows:
+        if decision["line"] is None or (decision["line"] < stop and decision["reason"] is not None):
+            continue
+        if decision["line"] >= stop:
+            return
+        doc = next(docs)
+        if decision["line"] >= start:
+            yield doc, source, decision
+
+
+def _rows(workspace: Workspace, shard: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Source and decision of each row of a documents file."""
     name = f"{shard:05d}.parquet"
     sources = read_rows(workspace.path(f"documents/{name}"), [*SOURCE, "signals"])
-    decisions = read_rows(workspace.path(f"interleave/{name}"))
-    return ((s, d) for s, d in zip(sources, decisions, strict=True) if d["line"] is not None)
+    return zip(sources, read_rows(workspace.path(f"interleave/{name}")), strict=True)
 
 
 def _in_order(doc: dict[str, Any], decision: dict[str, Any]) -> list[dict[str, Any]]:
@@ -76,38 +93,14 @@ def with_provenance(doc: dict[str, Any], source: dict[str, Any], decision: dict[
             "sha256": image["sha256"],
             "origin": image["origin"],
             "fetched": image["fetched"],
+            "nsfw": image["nsfw"],
+            "face": image["face"],
         }
         for info, image in zip(doc["image_info"], _in_order(doc, decision), strict=True)
     ]
     signals = [[signal["name"], signal["value"]] for signal in source["signals"]]
     provenance = {name: source[name] for name in SOURCE} | {"signals": signals}
     return {**doc, "image_info": images, "provenance": provenance}
-
-
-class Tars:
-    """Reads pictures out of the store by offset; keeps the tars open that it has met."""
-
-    def __init__(self, workspace: Workspace, most: int = 64) -> None:
-        self._workspace = workspace
-        self._open: dict[str, Any] = {}
-        self._most = most
-
-    def __enter__(self) -> "Tars":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._open:
-            self._open.popitem()[1].close()
-
-    def read(self, image: dict[str, Any]) -> bytes:
-        if image["store"] not in self._open:
-            if len(self._open) >= self._most:
-                self._open.pop(next(iter(self._open))).close()
-            self._open[image["store"]] = storage.open_read(self._workspace.path(image["store"]))
-        tar = self._open[image["store"]]
-        tar.seek(image["store_offset"])
-        data: bytes = tar.read(image["store_length"])
-        return data
 
 
 @dataclass
@@ -117,10 +110,10 @@ class Shards(beam.PTransform):
     root: str
     fingerprint: str
     config: ShardsConfig
-    core: bool
+    policy: InterleaveConfig
     tars: tuple[Unit, ...]
 
     def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
-        run = partial(write, config=self.config, core=self.core)
+        run = partial(write, config=self.config, policy=self.policy)
         step = Step(name="shards", root=self.root, fingerprint=self.fingerprint, run=run)
         return pipeline | beam.Create(self.tars) | Run(step)

@@ -60,7 +60,7 @@ def start(*arguments: object) -> "subprocess.Popen[str]":
 def run(*arguments: object, code: int = 0) -> "subprocess.CompletedProcess[str]":
     """Run mmc4-build to its end, which must be `code`."""
     with start(*arguments) as process:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
     assert process.returncode == code, f"exit status {process.returncode}\n{out}\n{err}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

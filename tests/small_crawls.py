@@ -10,17 +10,18 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from mmc4_builder import commits
 from mmc4_builder.commits import Commit
 from mmc4_builder.warc import Response, write_warc
 from mmc4_builder.workspace import Unit, Workspace, read_rows
-from pipelines.config import Build, DocumentsConfig, ImagesConfig, sample
+from pipelines.config import Build, DocumentsConfig, ImagesConfig, ScoresConfig, sample
 from pipelines.documents import extract
 from pipelines.launch import Engine
 from pipelines.plan import STAGES, Crawl, Plan
-from pipelines.schemas import FACTS, SCORED
+from pipelines.schemas import FACTS, OPINIONS, SCORED
 from pipelines.units import Step, run_unit
 
 TIMESTAMP = "2024-03-01T12:00:00Z"
@@ -103,8 +104,8 @@ def crawl(folder: Path) -> Crawl:
 
 
 def plan(root: Path, crawl: Crawl, **changes: Any) -> Plan:
-    """A plan for archived pictures and the tiny CLIP, or with another configuration for some stages."""
-    config: Build = replace(sample(ImagesConfig(source="archive")), **changes)
+    """A plan for archived pictures and the tiny CLIP alone, or with another configuration for some stages."""
+    config: Build = replace(sample(ImagesConfig(source="archive")), **{"scores": ScoresConfig(clip="tiny"), **changes})
     return Plan(build=config, crawl=crawl, root=str(root))
 
 
@@ -156,8 +157,8 @@ def assert_adds_up(total: Mapping[str, int]) -> None:
 
 
 def rows(root: Path | str, relative: str) -> list[dict[str, Any]]:
-    """Rows of all Parquet files of a folder of the build, in the order of the units."""
-    return [row for path in sorted(Path(root, relative).glob("*.parquet")) for row in read_rows(str(path))]
+    """Rows of all units' Parquet files in a folder of the build, in the order of the units."""
+    return [row for path in sorted(Path(root, relative).glob("[0-9]*.parquet")) for row in read_rows(str(path))]
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,12 @@ def extracted(root: Path, warc: Path, config: DocumentsConfig | None = None) -> 
     )
 
 
-def write_scores(plan: Plan, similarity: Callable[[str, int], float]) -> None:
-    """What the scores stage would leave, with similarities of (URL, sentence) that a test chooses."""
+def write_scores(
+    plan: Plan, similarity: Callable[[str, int], float], opinions: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """What the scores stage would leave, with similarities of (URL, sentence) and opinions that a test chooses."""
+    for bucket in plan.buckets:
+        _write_opinions(Workspace(plan.root, "heads", bucket), opinions or {})
     known = {row["url"]: row for row in rows(plan.root, "images")}
     for unit in plan.files:
         workspace = Workspace(plan.root, "scores", unit)
@@ -196,7 +201,6 @@ def write_scores(plan: Plan, similarity: Callable[[str, int], float]) -> None:
                         **{name: known[url][name] for name in FACTS},
                         "position": image["position"],
                         "alt": image["alt"],
-                        "occurrences": known[url]["documents"],
                         "similarity": [similarity(url, i) for i in range(len(document["sentences"]))]
                         if known[url]["sha256"]
                         else None,
@@ -204,3 +208,13 @@ def write_scores(plan: Plan, similarity: Callable[[str, int], float]) -> None:
                     for url, image in reversed(mentioned.items())
                 ]
                 out.append({"row": number, "images": images})
+
+
+def _write_opinions(workspace: Workspace, opinions: Mapping[str, Mapping[str, Any]]) -> None:
+    told: dict[str, list[dict[str, Any]]] = {}
+    for row in read_rows(workspace.path(f"images/{workspace.unit.name}.parquet")):
+        opinion = {"url": row["url"], "occurrences": row["documents"], **opinions.get(row["url"], {})}
+        for documents in row["units"] if row["sha256"] else ():
+            told.setdefault(documents, []).append(opinion)
+    workspace.leave("opinions", {u: pa.Table.from_pylist(found, schema=OPINIONS) for u, found in told.items()})
+    workspace.commit("of a test")

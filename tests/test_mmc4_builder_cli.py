@@ -40,6 +40,15 @@ def test_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[
         (["--crawl", "sample", "--clip", "ViT-B-32:no/such/file.pt"], "no/such/file.pt"),
         (["--crawl", "sample", "--c4", "no/such/folder"], "no/such/folder"),
         (["--crawl", "sample", "--bad-words", "no/such/list"], "no/such/list"),
+        (["--crawl", "sample", "--opt-out", "no/such/list"], "no/such/list"),
+        (["--crawl", "sample", "--ad-list", "no/such/list"], "no/such/list"),
+        (["--crawl", "sample", "--nsfw", "no/such/head.pt"], "no/such/head.pt"),
+        (["--crawl", "sample", "--faces", "no/such/head.json"], "no/such/head.json"),
+        (["--crawl", "sample", "--face-detector", "no/such/detector"], "no/such/detector"),
+        (["--crawl", "sample", "--image-store", "no/such/store"], "no/such/store"),
+        (["--remove", "no/such/list"], "there is no build in"),
+        (["--retry-failed"], "there is no build in"),
+        (["--fit-faces", "faces.json", "--face-detector", "released"], "there is no build in"),
     ],
 )
 def test_what_is_not_there(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -68,5 +77,7 @@ def test_flags_are_few_and_none_is_added_by_accident() -> None:
     assert flags == {
         "--help", "--version", "--crawl", "--crawl-root", "--input", "--limit", "--config", "--c4", "--bad-words",
         "--images", "--clip", "--shard-format", "--output", "--stages", "--workers", "--runner", "--contact",
-        "--reconfigure", "--validate",
+        "--reconfigure", "--validate", "--image-store", "--opt-out", "--crawl-robots", "--ad-list", "--nsfw", "--faces",
+        "--face-detector", "--decontaminate", "--near-text", "--remove", "--retry-failed", "--url-list", "--fit-faces",
+        "--face-sample",
     }  # fmt: skip

@@ -5,9 +5,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import apache_beam as beam
 import pytest
+from apache_beam.pvalue import PCollection
 from builds import environment
 from small_crawls import (
     HTML,
@@ -34,10 +38,16 @@ from small_crawls import (
     write,
 )
 
+from filters.near_text import NearTextRules
 from mmc4_builder import commits
 from mmc4_builder.warc import Response, read_record, write_warc
+from mmc4_builder.workspace import Unit, Workspace, read_rows
 from pipelines.config import DocumentsConfig
+from pipelines.documents import extract
+from pipelines.near_text import NearText
 from pipelines.plan import Plan
+from pipelines.schemas import DOCUMENTS, HOST_FILES, NEAR_LOSERS
+from pipelines.units import Committed, Step, run_unit
 
 OTHER = "A picture of the harbour hangs on the wall of every house in this town."
 SHARED = "This very line stands on two pages of the crawl and only one may keep it."
@@ -514,3 +524,141 @@ def test_zero_sentences_of_a_released_document(tmp_path: Path) -> None:
     run(made.stage("documents").transform)
     (document,) = rows(made.root, "documents")
     assert (document["sentences"], [image["position"] for image in document["images"]]) == ([], [0])
+
+
+# What hosts say, in the crawl and in the files of robots.txt beside it.
+
+ROBOTS = b"User-agent: *\nDisallow: /img/private/\n"
+
+
+def host_file(address: str, body: bytes, status: int = 200, *headers: tuple[str, str]) -> Response:
+    return Response(url=address, timestamp=TIMESTAMP, payload=body, status=status, headers=headers)
+
+
+def host_files(root: Path) -> list[dict[str, Any]]:
+    (commit,) = commits.load_all(str(root), "extract", ["00000"])
+    pieces = tuple(piece for sent in commit.pieces.values() for piece in sent)
+    table = Workspace(str(root), "", Unit(name="", pieces=pieces)).received("host_files", HOST_FILES)
+    return sorted(table.to_pylist(), key=lambda row: str(row["url"]))
+
+
+def test_host_files_are_noted_whatever_their_status(tmp_path: Path) -> None:
+    home = ("Location", "https://b.example/robots.txt")
+    found = [
+        host_file("http://a.example/robots.txt", ROBOTS),
+        host_file("http://A.example:80/.well-known/tdmrep.json", b"[]"),
+        host_file("http://a.example/robots.txt?x=1", b"no"),
+        host_file("http://a.example/en/robots.txt", b"no"),
+        host_file("http://b.example/robots.txt", b"", 301, home),
+        host_file("https://b.example/robots.txt", b"x" * 600_000),
+        host_file("http://c.example/robots.txt", b"gone", 404),
+        host_file("http://d.example/robots.txt", b"", 302, ("Location", "http://d.example/robots.txt")),
+    ]
+    write(tmp_path / "crawl", found)
+    counted = extracted(tmp_path / "out", tmp_path / "crawl/0.warc.gz").counts
+    assert counted == {
+        "records.entered": 8,
+        "records.dropped.host_file": 6,
+        "records.dropped.not_html": 2,
+        "host_files.entered": 6,
+        "host_files.kept": 6,
+    }
+    rows = host_files(tmp_path / "out")
+    assert [(row["url"], row["status"], len(row["body"] or b"")) for row in rows] == [
+        ("http://a.example/.well-known/tdmrep.json", 200, 2),
+        ("http://a.example/robots.txt", 200, len(ROBOTS)),
+        ("http://b.example/robots.txt", 200, 512_001),  # one byte more than is read tells that it is cut
+        ("http://c.example/robots.txt", 404, 0),
+        ("http://d.example/robots.txt", 302, 0),
+        ("https://b.example/robots.txt", 200, 512_001),
+    ]
+    assert all((row["origin"], row["seen"], row["warc"]) == ("archive", TIMESTAMP, "0.warc.gz") for row in rows)
+
+
+def test_a_body_without_room_counts_as_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.host_files.MAX_HELD", len(ROBOTS))
+    write(tmp_path / "crawl", [host_file(f"http://{name}.example/robots.txt", ROBOTS) for name in "ab"])
+    found = extracted(tmp_path / "out", tmp_path / "crawl/0.warc.gz")
+    assert found.counts["host_files.dropped.too_many_bytes"] == 1
+    assert "http://b.example/robots.txt" in found.letters
+    assert [row["reason"] for row in host_files(tmp_path / "out")] == [None, "too_many_bytes"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_crawl_keeps_robots_files_beside_its_pages(there: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "crawl/segments/1/warc"
+    write(folder, [article("mill", "http://x.example/a.jpg")])
+    if there:
+        said = [host_file("http://mill.example/robots.txt", ROBOTS), article("barn")]
+        write(tmp_path / "crawl/segments/1/robotstxt", said)
+    step = partial(
+        extract, config=DocumentsConfig(crawl_robots=True), crawl_root=str(tmp_path / "crawl/segments/1"), buckets=4
+    )
+    unit = Unit(name="00000", inputs=("/warc/0.warc.gz",))
+    commit = run_unit(unit, Step(name="extract", root=str(tmp_path / "out"), fingerprint="f", run=step))
+    counted = {name: n for name, n in commit.counts.items() if not name.startswith(("records", "lines"))}
+    if there:
+        assert counted == {"host_files.entered": 1, "host_files.kept": 1, "robots_warcs.entered": 1,
+                           "robots_warcs.kept": 1}  # fmt: skip
+        (row,) = host_files(tmp_path / "out")
+        assert (row["url"], row["warc"]) == ("http://mill.example/robots.txt", "/robotstxt/0.warc.gz")
+    else:
+        assert counted == {"robots_warcs.entered": 1, "robots_warcs.dropped.not_found": 1}
+        letter = json.loads((tmp_path / "out/dead_letters/extract/00000.jsonl").read_text())
+        assert letter["warc"] == "/robotstxt/0.warc.gz"
+
+
+def test_input_without_such_files_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "crawl", [article("mill")])
+    found = extracted(tmp_path / "out", tmp_path / "crawl/0.warc.gz", DocumentsConfig(crawl_robots=True))
+    assert found.counts["robots_warcs.dropped.no_such_subset"] == 1
+
+
+# Documents that say nearly the same.
+
+
+def near_losers(made: Plan) -> dict[str, list[int]]:
+    sent = commits.load_all(made.root, "near_text", [unit.name for unit in made.buckets])
+    found = {}
+    for file in made.files:
+        pieces = tuple(piece for commit in sent for piece in commit.pieces.get(file.name, ()))
+        table = Workspace(made.root, "", Unit(name=file.name, pieces=pieces)).received("near_losers", NEAR_LOSERS)
+        found[file.name] = sorted(set(table["row"].to_pylist()))
+    return found
+
+
+def test_near_duplicates_are_named_and_not_dropped(tmp_path: Path) -> None:
+    """Five documents of which four say nearly the same, in two files: all stay at rest, three are named."""
+    made = plan(tmp_path / "out", write(tmp_path / "crawl", [], [page(url("x"), "")]))
+    meadows = prose("meadows", 40)
+    texts = {
+        "00000": [[*meadows, "One more line."], prose("harbours", 40)],
+        "00001": [[*meadows, "Yet another."], meadows, meadows],
+    }
+    for name, documents in texts.items():
+        workspace = Workspace(made.root, "documents", Unit(name=name))
+        with workspace.parquet(f"documents/{name}.parquet", DOCUMENTS) as rows:
+            rows.extend({"url": url(f"{name}{i}"), "sentences": lines} for i, lines in enumerate(documents))
+        workspace.commit("f")
+    run(Near(made))
+    losers = near_losers(made)
+    assert sum(map(len, losers.values())) == 3
+    assert 1 not in losers["00000"]
+    assert [len(list(read_rows(f"{made.root}/documents/{name}.parquet"))) for name in texts] == [2, 3]
+
+
+class Near(beam.PTransform):
+    """The search for near duplicates alone, over documents that lie there."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+
+    def expand(self, pipeline: beam.Pipeline) -> PCollection[commits.Commit]:
+        found: PCollection[commits.Commit] = (
+            pipeline
+            | beam.Create(self.plan.files)
+            | Committed(self.plan.root, "documents")
+            | NearText(self.plan.root, "f", NearTextRules(), self.plan.files, self.plan.buckets)
+        )
+        return found

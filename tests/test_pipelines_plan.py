@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from small_crawls import article, counts, plan, rows, run, run_until, write
 
+from filters.near_text import NearTextRules
+from filters.optout import OptOutRules
 from filters.text import TextRules
 from mmc4_builder import commits
-from mmc4_builder.fetch import FetchConfig
+from mmc4_builder.fetch_config import FetchConfig
 from mmc4_builder.workspace import Unit
 from pipelines.config import Build, DocumentsConfig, ImagesConfig, ScoresConfig, ShardsConfig, mmc4
 from pipelines.plan import STAGES, Crawl, Plan, Work, remove_stale
@@ -55,7 +57,15 @@ def changed(before: Plan, after: Plan) -> tuple[str, ...]:
             lambda b: replace(b, images=replace(b.images, fetch=FetchConfig(contact=CONTACT, max_bytes=9))),
             "images",
         ),
+        (lambda b: replace(b, images=replace(b.images, fetch=FetchConfig(contact=CONTACT, concurrency=9))), None),
+        (lambda b: replace(b, documents=DocumentsConfig(crawl_robots=True)), "documents"),
+        (lambda b: replace(b, documents=DocumentsConfig(near_text=NearTextRules())), "interleave"),
+        (lambda b: replace(b, images=replace(b.images, optout_keys=("example.org",))), None),
+        (lambda b: replace(b, images=replace(b.images, optout=OptOutRules(agents=()))), None),
         (lambda b: replace(b, scores=ScoresConfig(clip="tiny")), "scores"),
+        (lambda b: replace(b, scores=replace(b.scores, faces="tiny")), "scores"),
+        (lambda b: replace(b, interleave=replace(b.interleave, optout_keys=("example.org",))), "interleave"),
+        (lambda b: replace(b, interleave=replace(b.interleave, drop_faces=True)), "interleave"),
         (lambda b: replace(b, interleave=replace(b.interleave, min_similarity=0.2)), "interleave"),
         (lambda b: replace(b, interleave=replace(b.interleave, core=True)), "interleave"),
         (lambda b: replace(b, shards=ShardsConfig(documents=7)), "shards"),
@@ -65,6 +75,27 @@ def changed(before: Plan, after: Plan) -> tuple[str, ...]:
 def test_a_change_redoes_its_stage_and_those_behind_it(change: Callable[[Build], Build], first: str | None) -> None:
     expected = STAGES[STAGES.index(first) :] if first else ()
     assert changed(planned(LIVE), planned(change(LIVE))) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        ({"clip": "tiny"}, {"embed", "scores", "evaluation", "heads"}),
+        ({"clip_sha256": "ab"}, {"embed", "scores", "evaluation", "heads"}),
+        ({"nsfw": None}, {"heads"}),
+        ({"faces": "faces.json"}, {"heads"}),
+        ({"head_sha256s": ("ab",)}, {"heads"}),
+        ({"face_detector": "released"}, {"faces", "heads"}),
+        ({"detector_sha256": "ab"}, {"faces", "heads"}),
+        ({"evaluation": "coco"}, {"evaluation", "heads"}),
+        ({"evaluation_sha256": "ab"}, {"evaluation", "heads"}),
+    ],
+)
+def test_small_models_do_not_redo_large_ones(change: dict[str, Any], redone: set[str]) -> None:
+    before = planned(LIVE)
+    after = planned(replace(LIVE, scores=replace(LIVE.scores, **change)))
+    old, new = before.score_fingerprints(), after.score_fingerprints()
+    assert {step for step in old if old[step] != new[step]} == redone
 
 
 def test_fingerprints_do_not_depend_on_the_process() -> None:
@@ -250,8 +281,15 @@ def test_a_stage_names_its_steps_and_units() -> None:
             ("judge_lines", 4),
             ("documents", 2),
         ],
-        "images": [("mention", 2), ("redirects", 1), ("aliases", 4), ("images", 4), ("occurrences", 4)],
-        "scores": [("embed", 4), ("scores", 2)],
+        "images": [
+            ("mention", 2),
+            ("redirects", 1),
+            ("aliases", 4),
+            ("images", 4),
+            ("occurrences", 4),
+            ("frequent", 1),
+        ],
+        "scores": [("embed", 4), ("scores", 2), ("heads", 4)],
         "interleave": [("interleave", 2)],
     }
     c4 = planned(replace(LIVE, documents=DocumentsConfig(c4=("a.json.gz", "b.json.gz", "c.json.gz"))))

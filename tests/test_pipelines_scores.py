@@ -25,13 +25,13 @@ from small_crawls import (
     write,
 )
 
-from mmc4_builder import clip
+from mmc4_builder import clip, commits
 from mmc4_builder.images import normalise
 from mmc4_builder.match import similarity_matrix
 from mmc4_builder.warc import Response
 from mmc4_builder.workspace import Unit, Workspace, read_rows
 from pipelines.plan import Plan
-from pipelines.schemas import DOCUMENTS, FACTS
+from pipelines.schemas import DOCUMENTS, FACTS, OPINIONS
 from pipelines.scores import compare
 
 SHARED, OWN, TWIN, DEAD, ABSENT = (f"http://x.example/{n}.jpg" for n in ("shared", "own", "twin", "dead", "absent"))
@@ -76,6 +76,14 @@ def scored(made: Plan) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def opinions(made: Plan, unit: str) -> dict[str, dict[str, Any]]:
+    """What documents file `unit` is told of its pictures, by URL."""
+    sent = commits.load_all(made.root, "heads", [bucket.name for bucket in made.buckets])
+    pieces = tuple(piece for commit in sent for piece in commit.pieces.get(unit, ()))
+    workspace = Workspace(made.root, "elsewhere", Unit(name=unit, pieces=pieces))
+    return {row["url"]: row for row in workspace.received("opinions", OPINIONS).to_pylist()}
+
+
 def test_each_picture_is_embedded_once(built: Plan, model: clip.Clip) -> None:
     vectors = rows(built.root, "scores/images")
     stored = {normalise(jpeg(seed)).sha256: jpeg(seed) for seed in (1, 2, 3)}
@@ -111,7 +119,7 @@ def test_facts_reach_every_file_that_names_a_picture(built: Plan) -> None:
     (there,) = found["http://well.example/"]
     here = found["http://mill.example/"][0]
     assert {name: there[name] for name in FACTS} == {name: here[name] for name in FACTS}
-    assert there["occurrences"] == here["occurrences"] == 2
+    assert opinions(built, "00000")[SHARED]["occurrences"] == opinions(built, "00001")[SHARED]["occurrences"] == 2
     assert len(there["similarity"]) == 4
 
 
@@ -119,14 +127,15 @@ def test_copies_are_counted_together(built: Plan) -> None:
     """The same picture under two URLs, named by one document."""
     by_url = {image["url"]: image for image in scored(built)["http://mill.example/"]}
     assert by_url[OWN]["sha256"] == by_url[TWIN]["sha256"]
-    assert by_url[OWN]["occurrences"] == by_url[TWIN]["occurrences"] == 2
+    told = opinions(built, "00000")
+    assert told[OWN]["occurrences"] == told[TWIN]["occurrences"] == 2
 
 
 def test_pictures_that_are_not_stored_have_a_reason_and_no_similarity(built: Plan) -> None:
     found = scored(built)
     dead, absent = found["http://hollow.example/"]
     assert (dead["reason"], absent["reason"]) == ("not_an_image", "missing")
-    assert dead["similarity"] is absent["similarity"] is dead["occurrences"] is None
+    assert dead["similarity"] is absent["similarity"] is None
     assert found["http://bare.example/"] == []
 
 

@@ -47,7 +47,7 @@ def interleaved(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     signals = page(
         "http://signals.example/",
         paragraphs(prose("signals")) + f'<img src="{URLS[8]}">',
-        ("X-Robots-Tag", "noai"),
+        ("TDM-Reservation", "0"),
     )
     kept = [picture(url, seed) for seed, url in enumerate(URLS)]
     crawl = write(folder / "crawl", [dropped[0], *first], dropped[1:2], [dropped[2], *third[:3], signals, *kept])
@@ -107,7 +107,7 @@ def test_documents_can_be_traced(built: Plan) -> None:
         for info in sample.doc["image_info"]:
             assert (info["origin"], info["fetched"]) == ("archive", "2024-03-01T12:00:00Z")
     assert sample.doc["url"] == "http://signals.example/"
-    assert source["signals"] == [["header:x-robots-tag", "noai"]]
+    assert source["signals"] == [["header:tdm-reservation", "0"]]
 
 
 def test_the_order_of_the_page_stands_beside_that_of_clip(built: Plan) -> None:

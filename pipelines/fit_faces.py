@@ -1,0 +1,100 @@
+"""MMC4's cheap way to fewer faces (MMC4 §3): RetinaFace labels a sample, a classifier on CLIP vectors learns from it.
+
+The sample is every picture whose SHA-256 lies below a limit, so that each unit finds its part without the others.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TextIO
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.pvalue import PCollection
+
+from mmc4_builder import commits, face_detector, face_labels, storage
+from mmc4_builder.commits import Commit
+from mmc4_builder.workspace import Unit, Workspace, read_rows
+from pipelines import heads
+from pipelines.build import BuildError, require_earlier, run_stage
+from pipelines.inference import RunModel
+from pipelines.launch import Engine
+from pipelines.plan import Plan, Stage, Work
+from pipelines.schemas import FACES
+from pipelines.scores import PLACE, detect_faces
+from pipelines.units import Step
+
+STEP = "face_labels"
+HASHES = 1 << 64  # the first 64 bits of a SHA-256 decide
+
+
+def run(plan: Plan, path: str, weights: str | None, count: int, engine: Engine, stream: TextIO = sys.stderr) -> int:
+    """Label `count` pictures of a finished stage of scores, fit, write the model to `path`, print how good it is."""
+    if weights is None:
+        raise BuildError("--fit-faces needs labels: give --face-detector `released`, or the path of its weights")
+    face_detector.find(weights)
+    require_earlier(plan, ("interleave",))
+    total = sum(commit.counts["pictures"] for commit in commits.load_all(plan.root, "embed", _names(plan)))
+    label(plan, weights, min(1.0, count / max(1, total)), engine, stream)
+    keys, vectors, has_face = labelled(plan)
+    model, report = face_labels.fit(vectors, has_face, keys, clip=plan.build.scores.clip)
+    storage.write(path, model.to_json().encode())
+    print(report.to_text())
+    print(f"wrote {path}; build with it: --faces {path} --config mmc4_ff --reconfigure")
+    return 0
+
+
+def label(plan: Plan, weights: str, share: float, engine: Engine, stream: TextIO) -> None:
+    """Run the detector on a share of the pictures; what an earlier run labelled is not looked at again."""
+    limit = f"{min(HASHES - 1, int(share * HASHES)):016x}"
+    buckets = tuple(replace(unit, inputs=(limit,)) for unit in plan.buckets)
+    fingerprint = commits.fingerprint(plan.fingerprints()["images"], weights)
+    transform = Label(plan.root, fingerprint, weights, buckets)
+    run_stage(plan, Stage(name=STEP, transform=transform, work=(Work(STEP, fingerprint, buckets),)), engine, stream)
+
+
+def label_bucket(unit: Unit, workspace: Workspace, detector: Any) -> None:
+    """One tar of pictures -> the faces on those of the sample."""
+    (limit,) = unit.inputs
+    rows = read_rows(workspace.path(f"images/{unit.name}.parquet"), list(PLACE))
+    chosen = (row for row in rows if row["sha256"] and row["sha256"][:16] <= limit)
+    with workspace.parquet(f"scores/face_labels/{unit.name}.parquet", FACES) as out:
+        workspace.counts["pictures"] += detect_faces(chosen, workspace, detector, out)
+
+
+def labelled(plan: Plan) -> tuple[list[str], heads.Vectors, list[bool]]:
+    """SHA-256, CLIP vector and label of each picture of the sample, in order of the first."""
+    found = sorted(_labelled(plan), key=lambda one: one[0])
+    vectors = np.stack([vector for _, vector, _ in found]) if found else np.zeros((0, 0), np.float32)
+    return [key for key, _, _ in found], vectors, [has_face for _, _, has_face in found]
+
+
+def _labelled(plan: Plan) -> Iterator[tuple[str, heads.Vectors, bool]]:
+    seen: set[str] = set()
+    for name in _names(plan):
+        workspace = Workspace(plan.root, STEP, Unit(name=name))
+        table = heads.read_vectors(workspace, name)
+        vectors = dict(zip(table["sha256"].to_pylist(), heads.matrix(table["clip"]), strict=True))
+        for row in read_rows(workspace.path(f"scores/face_labels/{name}.parquet")):
+            if row["sha256"] not in seen:
+                seen.add(row["sha256"])
+                yield row["sha256"], vectors[row["sha256"]], bool(row["faces"])
+
+
+def _names(plan: Plan) -> list[str]:
+    return [unit.name for unit in plan.buckets]
+
+
+@dataclass
+class Label(beam.PTransform):
+    """Tars of pictures -> faces on a sample of them."""
+
+    root: str
+    fingerprint: str
+    weights: str
+    buckets: tuple[Unit, ...]
+
+    def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
+        step = Step(name=STEP, root=self.root, fingerprint=self.fingerprint, run=label_bucket)
+        return pipeline | beam.Create(self.buckets) | RunModel(step, partial(face_detector.load, self.weights))
