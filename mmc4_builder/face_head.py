@@ -49,14 +49,15 @@ class Report:
 
     def to_text(self) -> str:
         """A small table for people."""
-        faces = self.caught + self.missed
+        faces, dropped = self.caught + self.missed, self.caught + self.lost
+        found = f"{self.caught:,} of {faces:,} faces dropped (wanted: {self.wanted_recall:.0%})"
         lines = (
             ("fitted on", f"{self.fitted_on:,} pictures, {self.fitted_faces:,} with a face"),
             ("held out", f"{self.held_out:,} pictures, {faces:,} with a face"),
-            ("recall", f"{self.recall:.1%}  {self.caught:,} of {faces:,} faces dropped (wanted: {self.wanted_recall:.0%})"),
-            ("precision", f"{self.precision:.1%}  {self.caught:,} of {self.caught + self.lost:,} dropped show a face"),
+            ("recall", f"{self.recall:.1%}  {found}"),
+            ("precision", f"{self.precision:.1%}  {self.caught:,} of {dropped:,} dropped show a face"),
             ("kept", f"{self.kept:.1%}  {self.missed + self.spared:,} of {self.held_out:,} pictures"),
-        )  # fmt: skip
+        )
         return "\n".join(f"{name:<11}{text}" for name, text in lines)
 
 

@@ -18,12 +18,12 @@ KEPT_HEADERS: Final = frozenset(
 MAX_KEPT_HEADERS: Final = 32
 MAX_KEPT_CHARS: Final = 4096  # of one value
 _READ: Final = "|".join(sorted((*KEPT_HEADERS, "content-length", "location", "retry-after")))
-_FIELD = re.compile(rb"(?im)^(" + _READ.encode() + rb"):(.*)$")
+_FIELD = re.compile(rf"(?ima)^({_READ}):(.*)$")
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 WHOLE: Final = frozenset({200, 203})  # statuses whose body is the whole picture; 206 was not asked for
 
-_STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
-_BLANK = re.compile(rb"\n\r?\n")
+_STATUS = re.compile(r"HTTP/[0-9.]+ ([0-9]{3})")
+_BLANK = re.compile(r"\n\r?\n")
 _ZLIB_CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _OTHER_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 _PASSING: Final = frozenset(
@@ -126,15 +126,14 @@ def parse_head(head: bytes) -> tuple[int, list[tuple[str, str]]]:
 
     Interim answers (1xx) are skipped, and so are trailers. Names are in lower case, bytes that are no text replaced.
     """
-    start = 0
-    while (end := _BLANK.search(head, start)) is not None:
-        status = _STATUS.match(head, start)
+    text, start = head.decode("utf-8", "replace"), 0
+    while (end := _BLANK.search(text, start)) is not None:
+        status = _STATUS.match(text, start)
         if status is None:
             return 0, []
-        if status[1] >= b"200":
-            found = _FIELD.findall(head, start, end.end())
-            fields = [(name.decode().lower(), value.decode("utf-8", "replace").strip()) for name, value in found]
-            return int(status[1]), fields
+        if status[1] >= "200":
+            found = _FIELD.findall(text, start, end.end())
+            return int(status[1]), [(name.lower(), value.strip()) for name, value in found]
         start = end.end()
     return 0, []
 

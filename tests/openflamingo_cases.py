@@ -163,5 +163,7 @@ def inputs(case: Case, *, finished: bool = True) -> dict[str, torch.Tensor]:
     length = max(map(len, rows)) + (case.images == (0, 0))
     ids = torch.tensor([[PAD] * (length - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-    labels = ids.masked_fill((mask == 0) | (ids == IMAGE), -100)
+    # A row's first token follows nothing: what a padded place predicts is nobody's promise.
+    first = (mask == 1) & (mask.cumsum(1) == 1)
+    labels = ids.masked_fill((mask == 0) | first | (ids == IMAGE), -100)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}

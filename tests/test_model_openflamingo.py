@@ -61,8 +61,9 @@ def checkpoint(case: Case) -> dict[str, Tensor]:
         elif name.endswith("inv_freq"):
             state[name] = torch.zeros(shape)
         elif shape[0] == TOKENS:
-            tied = own == "lm_head.weight"  # of the kept output tables, GPT-NeoX's embed_out alone is its own
-            table = "output" if "embed_out" in own and not tied else "input"
+            # Of the output tables that OpenFlamingo keeps, all but GPT-NeoX's are tied to the input's.
+            table = "output" if own == "embed_out.weight" else "input"
+            own = own if own in lm else "lm_head.weight"
             state[name] = torch.cat([lm[own][:BASE], new_rows(table, shape[1])])
         else:
             state[name] = lm[own]
@@ -131,7 +132,8 @@ def test_generated_text_is_openflamingos(case: Case, kind: str, models: dict[str
     )
     end = int(expected["stop"]) if kind == "stopped" else ENDOFCHUNK
     beams = {} if kind == "greedy" else {"num_beams": 3, "length_penalty": 0.0}
-    found = generate(model, prompts, max_new_tokens=NEW_TOKENS, pad_token_id=PAD, eos_token_id=end, **beams)
+    options = {"max_new_tokens": NEW_TOKENS, "pad_token_id": PAD, "suppress_tokens": [IMAGE, PAD]}
+    found = generate(model, prompts, eos_token_id=end, **options, **beams)
     assert found.tolist() == expected[kind].tolist()
 
 

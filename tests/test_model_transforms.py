@@ -1,11 +1,14 @@
 """What training does to a model: compile it, recompute it, shard it, call it from several threads."""
 
+import multiprocessing
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.testing
 from small_flamingos import FAMILIES, batch, flamingo
 
 from model import config as configs
@@ -35,11 +38,12 @@ def test_recomputed_gradients_are_the_same(family: str, variant: configs.Flaming
         assert torch.equal(model.get_parameter(name).grad, gradient), name
 
 
-@pytest.mark.parametrize("family", ("llama", "mpt", "gpt2"))
-def test_compiles_as_one_graph(family: str) -> None:
+def test_compiles_as_one_graph() -> None:
+    """MPT, which hands nothing down to its layers that it does not know. One compilation serves every batch."""
     torch._dynamo.reset()
-    model = flamingo(family, gates=0.5).train()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    model = flamingo("mpt", gates=0.5).train()
+    graphs = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(model, backend=graphs, fullgraph=True)
     for seed in (5, 6):  # the second batch must not find the first one's images in the graph
         data = batch(seed=seed)
         expected = gradients(model, data)
@@ -47,6 +51,7 @@ def test_compiles_as_one_graph(family: str) -> None:
         compiled(**data.arguments()).loss.backward()
         for name, gradient in expected.items():
             torch.testing.assert_close(model.get_parameter(name).grad, gradient, atol=1e-5, rtol=1e-3)
+    assert graphs.frame_count == 1
 
 
 def test_calls_do_not_meet_in_threads() -> None:
@@ -82,7 +87,16 @@ def test_sharded_over_two_processes() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_shard, args=(port,), nprocs=2)
+    other = multiprocessing.get_context("spawn").Process(target=_shard, args=(1, port))
+    other.start()
+    threads = torch.get_num_threads()
+    try:
+        _shard(0, port)
+        other.join(60)
+        assert other.exitcode == 0
+    finally:
+        other.kill()
+        torch.set_num_threads(threads)
 
 
 def _shard(rank: int, port: int) -> None:
@@ -90,7 +104,7 @@ def _shard(rank: int, port: int) -> None:
     from torch.distributed.fsdp import fully_shard
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=timedelta(seconds=90))
     mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
     model, data = flamingo(gates=0.5).train(), batch()
     expected = gradients(model, data)

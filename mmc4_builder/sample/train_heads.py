@@ -51,7 +51,8 @@ class Recipe:
     faces_recall: float = 0.98
     threads: int = 1
     seed: int = 20_230_414  # of the pictures
-    start: int = 1  # of the network
+    noise: float = 0.02  # on every number of a vector while the network learns
+    start: int = 2  # of the network; most others take one scene of the sample for its stand-in, this one none
 
 
 def draw(recipe: Recipe) -> Iterator[tuple[str, Image.Image]]:
@@ -111,7 +112,8 @@ def fit_nsfw(vectors: npt.NDArray[np.float32], is_nsfw: npt.NDArray[np.bool_], r
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.steps)
     for _ in range(recipe.steps):
         chosen = torch.randint(len(seen), (recipe.batch,), generator=generator)
-        error = F.binary_cross_entropy(model(seen[chosen])[:, 0], labels[chosen])
+        noise = recipe.noise * torch.randn(len(chosen), seen.shape[1], generator=generator)
+        error = F.binary_cross_entropy(model(F.normalize(seen[chosen] + noise, dim=-1))[:, 0], labels[chosen])
         optimizer.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
