@@ -128,14 +128,15 @@ def _add_models(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--nsfw",
         metavar="WEIGHTS",
-        help="classifier on CLIP vectors: `released` (MMC4's), `tiny`, a path, a URL, or `none` "
+        help="classifier on CLIP vectors: `released` (MMC4's), `tiny`, a path, a URL with #sha256=, or `none` "
         "(default: released; with the tiny CLIP: tiny)",
     )
     group.add_argument("--faces", metavar="FILE", help="face classifier on CLIP vectors, as --fit-faces wrote it")
     group.add_argument(
         "--face-detector",
         metavar="WEIGHTS",
-        help="look for faces on every picture by RetinaFace: `released`, or a path; boxes go into face_detections",
+        help="look for faces on every picture by RetinaFace: `released`, a path, or a URL with "
+        "#sha256=; boxes go into face_detections",
     )
     group.add_argument(
         "--decontaminate", metavar="DIR", help="folder of evaluation pictures; the same or nearly the same are dropped"

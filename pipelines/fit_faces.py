@@ -17,7 +17,7 @@ from mmc4_builder import commits, face_detector, face_labels, storage
 from mmc4_builder.commits import Commit
 from mmc4_builder.workspace import Unit, Workspace, read_rows
 from pipelines import heads
-from pipelines.build import BuildError, require_earlier, run_stage
+from pipelines.build import BuildError, run_stage
 from pipelines.inference import RunModel
 from pipelines.launch import Engine
 from pipelines.plan import Plan, Stage, Work
@@ -34,8 +34,7 @@ def run(plan: Plan, path: str, weights: str | None, count: int, engine: Engine, 
     if weights is None:
         raise BuildError("--fit-faces needs labels: give --face-detector `released`, or the path of its weights")
     face_detector.find(weights)
-    require_earlier(plan, ("interleave",))
-    total = sum(commit.counts["pictures"] for commit in commits.load_all(plan.root, "embed", _names(plan)))
+    total = count_embedded(plan)
     label(plan, weights, min(1.0, count / max(1, total)), engine, stream)
     keys, vectors, has_face = labelled(plan)
     model, report = face_labels.fit(vectors, has_face, keys, clip=plan.build.scores.clip)
@@ -43,6 +42,18 @@ def run(plan: Plan, path: str, weights: str | None, count: int, engine: Engine, 
     print(report.to_text())
     print(f"wrote {path}; build with it: --faces {path} --config mmc4_ff --reconfigure")
     return 0
+
+
+def count_embedded(plan: Plan) -> int:
+    """Pictures of the build; BuildError where their vectors are not all there."""
+    (work,) = (work for work in plan.stage("scores").work if work.step == "embed")
+    done = work.committed(plan.root)
+    if len(done) < len(work.units):
+        raise BuildError(
+            f"--fit-faces needs the vectors of all pictures in {plan.root}, and {len(work.units) - len(done)} of "
+            f"{len(work.units)} tars have none yet: run --stages scores first, and what comes before it"
+        )
+    return sum(commit.counts["pictures"] for commit in done)
 
 
 def label(plan: Plan, weights: str, share: float, engine: Engine, stream: TextIO) -> None:
@@ -54,13 +65,13 @@ def label(plan: Plan, weights: str, share: float, engine: Engine, stream: TextIO
     run_stage(plan, Stage(name=STEP, transform=transform, work=(Work(STEP, fingerprint, buckets),)), engine, stream)
 
 
-def label_bucket(unit: Unit, workspace: Workspace, detector: Any) -> None:
+def label_bucket(unit: Unit, workspace: Workspace, model: Any) -> None:
     """One tar of pictures -> the faces on those of the sample."""
     (limit,) = unit.inputs
     rows = read_rows(workspace.path(f"images/{unit.name}.parquet"), list(PLACE))
     chosen = (row for row in rows if row["sha256"] and row["sha256"][:16] <= limit)
     with workspace.parquet(f"scores/face_labels/{unit.name}.parquet", FACES) as out:
-        workspace.counts["pictures"] += detect_faces(chosen, workspace, detector, out)
+        workspace.counts["pictures"] += detect_faces(chosen, workspace, model, out)
 
 
 def labelled(plan: Plan) -> tuple[list[str], heads.Vectors, list[bool]]:

@@ -50,7 +50,7 @@ def opinions(
     if config.nsfw:
         columns["nsfw"] = nsfw.score(vectors, nsfw.load(config.nsfw, dim=vectors.shape[1])).tolist()
     if config.faces:
-        columns["face"] = faces.score(vectors, faces.load(config.faces)).tolist()
+        columns["face"] = faces.score(vectors, faces.load(config.faces, dim=vectors.shape[1])).tolist()
     if config.face_detector:
         detected = {row["sha256"]: row["faces"] for row in read_faces(workspace, workspace.unit.name)}
         columns["faces"] = [detected[key] for key in keys]

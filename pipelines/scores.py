@@ -83,11 +83,11 @@ def embed_evaluation(unit: Unit, workspace: Workspace, model: clip.Clip, *, fold
         contamination.save(held_out, stream)
 
 
-def look_for_faces(unit: Unit, workspace: Workspace, detector: Any) -> None:
+def look_for_faces(unit: Unit, workspace: Workspace, model: Any) -> None:
     """One tar of pictures -> the faces that RetinaFace sees on each."""
     rows = (row for row in read_rows(workspace.path(f"images/{unit.name}.parquet"), list(PLACE)) if row["sha256"])
     with workspace.parquet(f"scores/faces/{unit.name}.parquet", FACES) as out:
-        workspace.counts["pictures.looked_at"] += detect_faces(rows, workspace, detector, out)
+        workspace.counts["pictures.looked_at"] += detect_faces(rows, workspace, model, out)
 
 
 def detect_faces(rows: Iterator[dict[str, Any]], workspace: Workspace, detector: Any, out: Rows) -> int:

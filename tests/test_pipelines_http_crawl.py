@@ -13,7 +13,7 @@ from small_crawls import rows
 from mmc4_builder.cli import main, parser
 from mmc4_builder.mmc4_format import read_docs_zip
 from pipelines.build import build
-from pipelines.command import configure, find_crawl
+from pipelines.configure import configure, find_crawl
 from pipelines.launch import Engine, EngineError
 from pipelines.plan import Plan
 
