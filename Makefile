@@ -20,7 +20,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(TESTS)
 
 bench: $(VENV)/.bench
-	@for script in documents images match alignment memory; do \
+	@for script in documents images fetch images_stage match corpus_duplicates alignment memory; do \
 		echo "== benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 check: $(VENV)/.check
