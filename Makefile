@@ -17,7 +17,7 @@ sample: $(VENV)/.sample
 	$(BIN)/mmc4-build --crawl sample --output build/sample
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 bench: $(VENV)/.bench
 	@for script in documents images fetch images_stage match corpus_duplicates alignment memory; do \

@@ -1,7 +1,7 @@
 """Bytes put aside on the local disk until it is their turn: results come in any order, files are written in one."""
 
+import os
 import tempfile
-from typing import BinaryIO
 
 from mmc4_builder.storage import StorageError
 
@@ -15,7 +15,8 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+        # Without a buffer, or a full disk would be met again when the file is closed, and hide the first error.
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._end = 0
 
     def __enter__(self) -> "Spool":
@@ -28,18 +29,18 @@ class Spool:
         """Keep these bytes."""
         place = (self._end, len(data))
         try:
-            self._file.seek(self._end)
-            self._file.write(data)
+            while data and (written := os.pwrite(self._file.fileno(), data, self._end)):
+                self._end += written
+                data = data[written:]
         except OSError as error:
             raise StorageError(
-                f"cannot write a temporary file in {tempfile.gettempdir()}: {error.strerror or error}. Make room, "
-                "or name another folder in TMPDIR, then run the same command again."
+                f"cannot write a temporary file in {tempfile.gettempdir()}: {error.strerror or error}. What was "
+                "committed before is safe: make room there, or name another folder in TMPDIR, then run the same command "
+                "again."
             ) from error
-        self._end += len(data)
         return place
 
     def get(self, place: Place) -> bytes:
         """The bytes that were put there."""
         offset, length = place
-        self._file.seek(offset)
-        return self._file.read(length)
+        return os.pread(self._file.fileno(), length, offset)

@@ -50,18 +50,13 @@ FAMILIES = ("opt", "gpt_neox", "mpt", "llama", "mistral", "qwen2", "qwen3", "gpt
 class PatchTower(VisionTower):
     """A tower that is one convolution, for any size of image."""
 
-    calls: list[int]
-
     def features(self, frames: Tensor) -> Tensor:
-        self.calls.append(len(frames))
         found: Tensor = self.trunk(frames)
         return found.flatten(2).transpose(1, 2)
 
 
 def tower(config: FlamingoConfig) -> PatchTower:
-    made = PatchTower(nn.Conv2d(3, config.vision.width, 8, 8), config.vision, (0.5,) * 3, (0.5,) * 3)
-    made.calls = []
-    return made
+    return PatchTower(nn.Conv2d(3, config.vision.width, 8, 8), config.vision, (0.5,) * 3, (0.5,) * 3)
 
 
 def flamingo(family: str = "llama", config: FlamingoConfig | None = None, *, seed: int = 0, gates: float = 0.0) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_time_embeddings_stretch_from_8_to_30_frames() -> None:
 
 
 @pytest.mark.parametrize("kind", ("perceiver", "mlp", "transformer"))
-def test_resampler_takes_any_number_of_patches_and_frames(kind: configs.Literal["perceiver"]) -> None:
+def test_resampler_takes_any_number_of_patches_and_frames(kind: Any) -> None:
     config = replace(configs.tiny().resampler, kind=kind)
     resampler = Resampler(config, 20)
     for frames, patches in ((1, 9), (4, 5), (30, 2)):

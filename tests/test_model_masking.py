@@ -32,7 +32,7 @@ def test_phi_is_what_the_definition_says(ids: list[int], draws: list[bool], pack
     ahead = [draws[number] for number in numbers]
     phi = masking.visible(tokens, IMAGE, documents=documents, look_ahead=torch.tensor([ahead]))
     assert phi[0].tolist() == [sees(ids, numbers, place, ahead[place]) for place in range(len(ids))]
-    first, last = masking.all_previous_images(tokens, IMAGE, documents)[0].unbind(-1)
+    first, last = masking.visible(tokens, IMAGE, documents=documents, all_previous=True)[0].unbind(-1)
     images = [i for i, token in enumerate(ids) if token == IMAGE]
     for place in range(len(ids)):
         allowed = [n + 1 for n, i in enumerate(images) if i <= place and numbers[i] == numbers[place]]

@@ -101,12 +101,21 @@ def test_sharded_over_two_processes() -> None:
 
 def _shard(rank: int, port: int) -> None:
     import torch.distributed as dist
-    from torch.distributed.fsdp import fully_shard
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=timedelta(seconds=90))
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=timedelta(seconds=90)
+    )
     mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
-    model, data = flamingo(gates=0.5).train(), batch()
+    for config in (configs.tiny(), configs.vanilla_cross_attention(configs.tiny())):
+        _check_shards(flamingo("llama", config, gates=0.5).train(), rank, mesh)
+    dist.destroy_process_group()
+
+
+def _check_shards(model: Any, rank: int, mesh: Any) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    data = batch()
     expected = gradients(model, data)
     model.zero_grad()
     for unit in (*model.blocks, *model.decoder.layers(model.lm), model.resampler, model.vision):
@@ -120,4 +129,3 @@ def _shard(rank: int, port: int) -> None:
     if rank == 0:  # one rank without images must not keep the other waiting
         data = batch(images=data.images[:0], image_rows=data.image_rows[:, :0], phi=data.phi * 0)
     model(**data.arguments()).loss.backward()
-    dist.destroy_process_group()
