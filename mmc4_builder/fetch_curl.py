@@ -157,6 +157,7 @@ class _Transfer(Generic[T]):
         self._body: list[bytes] | None = None  # None before there is any, and where nobody wants it
         self._stop: str | None = None  # why this side ended it; "" where the answer is good all the same
         self._refused = self._opened = False
+        self._started = time.monotonic()
         self.curl.setopt(pycurl.URL, url)
         if seconds != self._seconds:
             self.curl.setopt(pycurl.TIMEOUT_MS, max(1, int(seconds * 1000)))
@@ -174,9 +175,8 @@ class _Transfer(Generic[T]):
             self._read_head()
         pieces = self._body or ()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return Answer(
-            self._status, self._headers, body, self._reason(code, message), self.curl.getinfo(pycurl.TOTAL_TIME)
-        )
+        seconds = time.monotonic() - self._started
+        return Answer(self._status, self._headers, body, self._reason(code, message), seconds)
 
     def _reason(self, code: int, message: str) -> str | None:
         if self._stop is not None:

@@ -35,8 +35,8 @@ class Spool:
         except OSError as error:
             raise StorageError(
                 f"cannot write a temporary file in {tempfile.gettempdir()}: {error.strerror or error}. What was "
-                "committed before is safe: make room there, or name another folder in TMPDIR, then run the same command "
-                "again."
+                "committed before is safe: make room there, or name another folder in TMPDIR, then run the same "
+                "command again."
             ) from error
         return place
 
