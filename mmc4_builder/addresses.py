@@ -84,7 +84,6 @@ _NUMERIC_LABEL = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 @lru_cache(4096)  # of many connections to one address
-@lru_cache(maxsize=1 << 16)
 def refuse(address: str, *, allow_private: bool = False) -> str | None:
     """Why this IP address must not be connected to, or None. Text that is no plain address is refused too.
 
