@@ -11,6 +11,8 @@ from mmc4_builder.cli import parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+HELPERS = ("timing", "local_web", "model_work", "openflamingo_peer")
+WITH_A_PEER_APART = ("c4_parity", "model")  # that needs an environment of its own
 BEAM = {"--project", "--region", "--temp_location"}
 
 
@@ -50,10 +52,9 @@ def test_make_targets_exist(target: str) -> None:
 def test_benchmarks_are_in_the_readme_and_in_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for path in sorted((ROOT / "benchmarks").glob("*.py")):
-        if path.stem not in ("timing", "local_web"):
+        if path.stem not in HELPERS:
             assert f"benchmarks/{path.name}" in README
-            # c4_parity needs an environment of its own, with tensorflow-datasets.
-            assert path.stem == "c4_parity" or path.stem in makefile
+            assert path.stem in WITH_A_PEER_APART or path.stem in makefile
 
 
 def test_changelog_has_this_version() -> None:
