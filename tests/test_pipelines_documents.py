@@ -49,6 +49,12 @@ from pipelines.plan import Plan
 from pipelines.schemas import DOCUMENTS, HOST_FILES, NEAR_LOSERS
 from pipelines.units import Committed, Step, run_unit
 
+
+def packed(data: bytes) -> bytes:
+    """The same on every run: test names hold some of these bytes, and runs side by side must agree on them."""
+    return gzip.compress(data, mtime=0)
+
+
 OTHER = "A picture of the harbour hangs on the wall of every house in this town."
 SHARED = "This very line stands on two pages of the crawl and only one may keep it."
 GERMAN = [
@@ -259,9 +265,9 @@ def extract_one(folder: Path, record: Response, config: DocumentsConfig | None =
 # Hostile records. Beside each lies a sound page that must come through.
 
 SOUND = markup(paragraphs(prose("lighthouses")))
-CUT = gzip.compress(SOUND)[:-9]
+CUT = packed(SOUND)[:-9]
 CHUNKED = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (SOUND[:100], SOUND[100:])) + b"0\r\n\r\n"
-PACKED = gzip.compress(SOUND, mtime=0)
+PACKED = packed(SOUND)
 PACKED_CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(PACKED), PACKED)
 GZIPPED = ("Content-Encoding", "gzip")
 IN_CHUNKS = ("Transfer-Encoding", "chunked")
@@ -313,7 +319,7 @@ def test_payloads(payload: bytes, headers: list[tuple[str, str]], kept: bool, tm
         ),
         (
             response_fields("http://x.example/"),
-            http(gzip.compress(bytes(20 << 20)), HTML, GZIPPED),
+            http(packed(bytes(20 << 20)), HTML, GZIPPED),
             "payload_too_large",
         ),
     ],
@@ -356,7 +362,7 @@ def test_damage_in_the_middle_costs_one_record(between: bytes, reason: str | Non
         (b"", "empty_file"),
         (b"this is no WARC file at all\n" * 100, None),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20, None),
-        (gzip.compress(b"a gzip file of something else" * 50), None),
+        (packed(b"a gzip file of something else" * 50), None),
         (b"\x28\xb5\x2f\xfd" + bytes(50), "zstd_not_supported"),
         (b"BZh91AY" + bytes(50), "bzip2_not_supported"),
     ],
@@ -519,7 +525,7 @@ def test_zero_sentences_of_a_released_document(tmp_path: Path) -> None:
     crawl = write(tmp_path / "crawl", [article("empty", "http://x.example/a.jpg")])
     released = tmp_path / "c4.json.gz"
     line = {"url": "http://empty.example/", "timestamp": TIMESTAMP, "text": ""}
-    released.write_bytes(gzip.compress(json.dumps(line).encode() + b"\n"))
+    released.write_bytes(packed(json.dumps(line).encode() + b"\n"))
     made = plan(tmp_path / "out", crawl, documents=DocumentsConfig(c4=(str(released),)))
     run(made.stage("documents").transform)
     (document,) = rows(made.root, "documents")
