@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,13 @@ def start(*arguments: object) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_mind_interrupts,
     )
+
+
+def _mind_interrupts() -> None:
+    """Workers of pytest-xdist ignore SIGINT, and what they start inherits it; nobody's terminal does."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(*arguments: object, code: int = 0) -> "subprocess.CompletedProcess[str]":
