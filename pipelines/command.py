@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +38,8 @@ FAILURES = (
 def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
     """Do what the arguments ask for; 0, or 1 with the cause on stderr."""
     log = os.devnull
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupted)
     try:
         plan = make_plan(args)
         if args.runner is None:
@@ -43,15 +47,18 @@ def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
             log = log_path(args.output)
         engine = Engine(runner=args.runner, workers=args.workers, options=tuple(beam_options), log=log)
         code = act(args, plan, engine)
-    except KeyboardInterrupt:
-        print("\nmmc4-build: interrupted; the same command goes on from here", file=sys.stderr, flush=True)
-        os._exit(130)
     except FAILURES as error:
         print(f"mmc4-build: {error}{keep_details(log, error)}", file=sys.stderr, flush=True)
         return leave(1, error)
     if log != os.devnull:
         Path(log).unlink(missing_ok=True)
     return code
+
+
+def interrupted(number: int, frame: object) -> None:
+    """Ends at once. An exception could be lost in a callback of Beam's, which would go on; workers end with us."""
+    os.write(2, b"\nmmc4-build: interrupted; the same command goes on from here\n")
+    os._exit(130)
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
