@@ -45,7 +45,7 @@ class Engine:
             return beam.Pipeline(options=PipelineOptions([f"--runner={self.runner}", *self.options]))
         workers = self.workers or os.cpu_count() or 1
         # `exec`: no shell between us and the worker, or its death and ours would go unnoticed.
-        command = f"exec {shlex.quote(sys.executable)} -m pipelines.worker 2>>{shlex.quote(self.log)}"
+        command = f"exec {shlex.quote(sys.executable)} -m pipelines.worker {os.getpid()} 2>>{shlex.quote(self.log)}"
         environment = SubprocessSDKEnvironment.from_command_string(command) if workers > 1 else None
         options = PipelineOptions([f"--direct_num_workers={workers}", *self.options])
         return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)

@@ -1,6 +1,8 @@
 """Running a pipeline: errors that name their cause, on one worker and on several."""
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from pipelines import launch
 from pipelines.launch import Engine, EngineError, explain
 from pipelines.units import Run, Step, units
 
+ROOT = Path(__file__).parents[1]
 FULL = "cannot write /full/x: No space left on device. Make room, then run the same command again."
 TRACEBACK = """Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1, in process
@@ -151,3 +154,9 @@ def test_options_of_beam_are_passed_on() -> None:
 def test_a_runner_that_nobody_knows(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="Sparkrunnner"):
         launch.run(Succeeding(str(tmp_path)), Engine(runner="Sparkrunnner"), lambda: None)
+
+
+def test_a_worker_whose_launcher_is_gone_already_ends() -> None:
+    """Its parent is alive, but is not the launcher that it was started by, which must have died in between."""
+    ended = subprocess.run([sys.executable, "-m", "pipelines.worker", str(os.getppid())], cwd=ROOT, timeout=60)
+    assert ended.returncode == 1
