@@ -1,6 +1,5 @@
 """CLIP: pictures and sentences as unit vectors, through open_clip."""
 
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmc4_builder import weights_file
 from mmc4_builder.clip_weights import DEFAULT, REMEDY, TINY, WeightsError, find, folder_of, parted
 
 __all__ = ["DEFAULT", "TINY", "Clip", "Identity", "WeightsError", "find", "load"]
@@ -104,7 +104,7 @@ def load(name: str = DEFAULT, *, device: str | None = None, batch_size: int = 32
     transform = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     dim = int(model.encode_text(tokenize(["a"])).shape[-1])
     return Clip(
-        identity=Identity(name=name, sha256=_sha256(weights), dim=dim),
+        identity=Identity(name=name, sha256=weights_file.digest(weights), dim=dim),
         batch_size=batch_size,
         device=device,
         model=model.to(device),
@@ -142,11 +142,3 @@ def _decoded(picture: Picture) -> Image.Image:
     if isinstance(picture, bytes):
         return Image.open(io.BytesIO(picture)).convert("RGB")
     return Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture.convert("RGB")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -58,6 +58,11 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
+def digest_of_file(place: str | None) -> str:
+    """SHA-256 of weights that are a file, so that another file under its name is noticed; "" for all others."""
+    return digest(Path(place)) if place and Path(place).is_file() else ""
+
+
 def cause(error: Exception) -> str:
     """What a reader of weights says, in a line; not torch's advice to run what the file holds."""
     if isinstance(error, pickle.UnpicklingError):

@@ -88,10 +88,10 @@ def scores(args: argparse.Namespace, made: ScoresConfig, is_sample: bool) -> Sco
     )
     return replace(
         named,
-        clip_sha256=_digest(model.partition(":")[2]),
-        detector_sha256=_digest(named.face_detector),
+        clip_sha256=weights_file.digest_of_file(model.partition(":")[2]),
+        detector_sha256=weights_file.digest_of_file(named.face_detector),
         evaluation_sha256=_listing(named.evaluation) if named.evaluation else "",
-        head_sha256s=(_digest(named.nsfw), _digest(named.faces)),
+        head_sha256s=(weights_file.digest_of_file(named.nsfw), weights_file.digest_of_file(named.faces)),
     )
 
 
@@ -130,11 +130,6 @@ def read_keys(path: str | None) -> tuple[str, ...]:
 def read_list(path: str) -> KeyList:
     """A list of domains, URLs and hashes that the user gives."""
     return key_lists.parse(transport.read_bytes(path, MAX_LIST).decode("utf-8"), path)
-
-
-def _digest(path: str | None) -> str:
-    """SHA-256 of weights that are a file; "" for what is known by its name."""
-    return weights_file.digest(Path(path)) if path and os.path.isfile(path) else ""
 
 
 def _listing(folder: str) -> str:
