@@ -169,6 +169,13 @@ def _add_actions(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--face-sample", metavar="N", type=int, default=60_000, help="pictures that --fit-faces labels (%(default)s)"
     )
+    group.add_argument(
+        "--face-recall",
+        metavar="SHARE",
+        type=float,
+        default=0.95,
+        help="of the pictures with a face, how many --fit-faces must find (%(default)s)",
+    )
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
@@ -231,6 +238,8 @@ def check_usage(args: argparse.Namespace) -> None:
         value = getattr(args, flag)
         if value is not None and value < (flag != "workers"):
             raise UsageError(f"--{flag.replace('_', '-')} must be positive, got {value}")
+    if not 0 < args.face_recall <= 1:
+        raise UsageError(f"--face-recall must be above 0 and at most 1, got {args.face_recall}")
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

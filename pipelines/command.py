@@ -15,6 +15,7 @@ from mmc4_builder import clip, crawl, face_labels, key_lists, storage, transport
 from mmc4_builder.funnel import format_table
 from pipelines import configure, fit_faces, image_store, launch, remove, url_list
 from pipelines.build import BuildError, build, continued
+from pipelines.fit_faces import Fit
 from pipelines.launch import Engine, EngineError, quiet
 from pipelines.plan import Plan
 from pipelines.url_list import UrlLists
@@ -76,7 +77,8 @@ def act(args: argparse.Namespace, plan: Plan, engine: Engine) -> int:
     if args.url_list:
         return write_url_list(plan, args.url_list, engine, args.reconfigure)
     if args.fit_faces:
-        return fit_faces.run(plan, args.fit_faces, args.face_detector, args.face_sample, engine)
+        fit = Fit(path=args.fit_faces, detector=args.face_detector, sample=args.face_sample, recall=args.face_recall)
+        return fit_faces.run(plan, fit, engine)
     stages = configure.choose_stages(args.stages)
     if "scores" in stages:
         configure.find_weights(plan.build.scores)

@@ -13,7 +13,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import PCollection
 
-from mmc4_builder import commits, face_detector, face_labels, storage
+from mmc4_builder import commits, face_detector, face_labels, storage, weights_file
 from mmc4_builder.commits import Commit
 from mmc4_builder.workspace import Unit, Workspace, read_rows
 from pipelines import heads
@@ -29,18 +29,31 @@ STEP = "face_labels"
 HASHES = 1 << 64  # the first 64 bits of a SHA-256 decide
 
 
-def run(plan: Plan, path: str, weights: str | None, count: int, engine: Engine, stream: TextIO = sys.stderr) -> int:
-    """Label `count` pictures of a finished stage of scores, fit, write the model to `path`, print how good it is."""
-    if weights is None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What is asked for."""
+
+    path: str  # of the classifier to write
+    detector: str | None  # weights of RetinaFace
+    sample: int  # pictures to label
+    recall: float = face_labels.RECALL
+
+
+def run(plan: Plan, fit: Fit, engine: Engine, stream: TextIO = sys.stderr) -> int:
+    """Label pictures of a finished stage of scores, fit, write the classifier, print how good it is."""
+    if fit.detector is None:
         raise BuildError("--fit-faces needs labels: give --face-detector `released`, or the path of its weights")
-    face_detector.find(weights)
+    face_detector.find(fit.detector)
     total = count_embedded(plan)
-    label(plan, weights, min(1.0, count / max(1, total)), engine, stream)
+    label(plan, fit.detector, min(1.0, fit.sample / max(1, total)), engine, stream)
     keys, vectors, has_face = labelled(plan)
-    model, report = face_labels.fit(vectors, has_face, keys, clip=plan.build.scores.clip)
-    storage.write(path, model.to_json().encode())
+    scores = plan.build.scores
+    model, report = face_labels.fit(
+        vectors, has_face, keys, clip=scores.clip, clip_sha256=scores.clip_sha256, recall=fit.recall
+    )
+    storage.write(fit.path, model.to_json().encode())
     print(report.to_text())
-    print(f"wrote {path}; build with it: --faces {path} --config mmc4_ff --reconfigure")
+    print(f"wrote {fit.path}; build with it: --faces {fit.path} --config mmc4_ff --reconfigure")
     return 0
 
 
@@ -60,7 +73,7 @@ def label(plan: Plan, weights: str, share: float, engine: Engine, stream: TextIO
     """Run the detector on a share of the pictures; what an earlier run labelled is not looked at again."""
     limit = f"{min(HASHES - 1, int(share * HASHES)):016x}"
     buckets = tuple(replace(unit, inputs=(limit,)) for unit in plan.buckets)
-    fingerprint = commits.fingerprint(plan.fingerprints()["images"], weights)
+    fingerprint = commits.fingerprint(plan.fingerprints()["images"], weights, weights_file.digest_of_file(weights))
     transform = Label(plan.root, fingerprint, weights, buckets)
     run_stage(plan, Stage(name=STEP, transform=transform, work=(Work(STEP, fingerprint, buckets),)), engine, stream)
 

@@ -23,6 +23,10 @@ from mmc4_builder.cli import main, parser
         (["--crawl", "sample", "--output", "out", "--stages", "documents,imges"], "unknown stage 'imges'"),
         (["--crawl", "sample", "--output", "gs://bucket/x"], "--output must be a folder"),
         (["--validate", "no/such/folder"], "no/such/folder"),
+        (["--fit-faces", "f.json", "--output", "out", "--face-recall", "1.1"], "--face-recall must be above 0"),
+        (["--fit-faces", "f.json", "--output", "out", "--face-sample", "0"], "--face-sample must be positive, got 0"),
+        (["--remove", "f", "--retry-failed", "--output", "out"], "one at a time: --remove and --retry-failed"),
+        (["--crawl", "sample", "--image-store", "s", "--images", "live", "--output", "out"], "not from both"),
     ],
 )
 def test_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -79,5 +83,5 @@ def test_flags_are_few_and_none_is_added_by_accident() -> None:
         "--images", "--clip", "--shard-format", "--output", "--stages", "--workers", "--runner", "--contact",
         "--reconfigure", "--validate", "--image-store", "--opt-out", "--crawl-robots", "--ad-list", "--nsfw", "--faces",
         "--face-detector", "--decontaminate", "--near-text", "--remove", "--retry-failed", "--url-list", "--fit-faces",
-        "--face-sample",
+        "--face-sample", "--face-recall",
     }  # fmt: skip

@@ -22,6 +22,7 @@ from mmc4_builder.warc import Response
 from pipelines import fit_faces
 from pipelines.build import BuildError
 from pipelines.config import ScoresConfig
+from pipelines.fit_faces import Fit
 from pipelines.launch import Engine
 from pipelines.plan import Plan
 
@@ -76,11 +77,15 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return made
 
 
+def asked(path: Path, **changes: Any) -> Fit:
+    return replace(Fit(path=str(path), detector=STAND_IN, sample=10_000), **changes)
+
+
 def test_a_classifier_is_fitted_reported_and_used(
     scored: Plan, stand_in: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "faces.json"
-    assert fit_faces.run(scored, str(path), STAND_IN, 10_000, HERE) == 0
+    assert fit_faces.run(scored, asked(path), HERE) == 0
     said = capsys.readouterr().out
     assert all(word in said for word in ("recall", "precision", "kept", f"--faces {path}"))
     head = faces.load(str(path))
@@ -104,17 +109,25 @@ def test_a_sample_is_labelled_and_only_once(scored: Plan, stand_in: None, monkey
     fit_faces.label(scored, STAND_IN, 0.25, HERE, io.StringIO())
 
 
+def test_a_higher_recall_keeps_less(scored: Plan, stand_in: None, tmp_path: Path) -> None:
+    thresholds = []
+    for recall in (0.5, 1.0):
+        fit_faces.run(scored, asked(tmp_path / "faces.json", recall=recall), HERE)
+        thresholds.append(faces.load(str(tmp_path / "faces.json")).threshold)
+    assert thresholds[1] < thresholds[0]
+
+
 def test_too_few_labels(scored: Plan, stand_in: None, tmp_path: Path) -> None:
     with pytest.raises(face_labels.FitError, match="--face-sample"):
-        fit_faces.run(scored, str(tmp_path / "faces.json"), STAND_IN, 20, HERE)
+        fit_faces.run(scored, asked(tmp_path / "faces.json", sample=20), HERE)
     assert not (tmp_path / "faces.json").exists()
 
 
 def test_it_needs_a_detector_and_scores(scored: Plan, stand_in: None, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="--face-detector"):
-        fit_faces.run(scored, "faces.json", None, 20, HERE)
+        fit_faces.run(scored, asked(tmp_path / "faces.json", detector=None), HERE)
     with pytest.raises(BuildError, match="scores"):
-        fit_faces.run(replace(scored, root=str(tmp_path)), "faces.json", STAND_IN, 20, HERE)
+        fit_faces.run(replace(scored, root=str(tmp_path)), asked(tmp_path / "faces.json"), HERE)
 
 
 @pytest.mark.timeout(400)
