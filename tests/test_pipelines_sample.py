@@ -1,5 +1,6 @@
 """The sample crawl, built whole by the command line, against the truth about it."""
 
+import re
 import shutil
 from base64 import b64encode
 from collections import Counter
@@ -31,6 +32,7 @@ AT_REST = (
 BY_MODEL = ("kept", "near_duplicate", "low_similarity", "nsfw", "face", "document_dropped")  # and so may be mistaken
 MISTAKES = 1 / 50  # of the tiny CLIP and the tiny NSFW model, in all pictures
 FALSE_FACES = 1 / 10  # MMC4's way to find 95 of 100 faces took one picture in three for one
+README = (Path(__file__).parents[1] / "README.md").read_text()
 FACES = {"sample": True, "sample_ff": False}
 
 pytestmark = pytest.mark.timeout(900)  # a whole build and a part of one, on a machine that may have other things to do
@@ -261,3 +263,11 @@ def test_another_policy_runs_two_stages_only(built: Path, without_faces: Path) -
 
 def test_command_line_and_plan_name_the_same_stages() -> None:
     assert STAGES == ("documents", "images", "scores", "interleave", "shards")
+
+
+def test_the_readme_shows_what_opt_outs_the_sample_has(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The README's own code, run, prints the README's own lines."""
+    (block,) = re.findall(r'python -c "\n(import collections.*?)"\n\n(.*?)\n```', README, re.DOTALL)
+    code, printed = block
+    exec(compile(code.replace("build/sample", str(built)), "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == printed
