@@ -77,6 +77,7 @@ def build_small(folder: Path) -> Any:
 
 def train_small(model: Any, images: tuple[int, ...]) -> float:
     from model.masking import previous_image
+    from model.targets import target_places
 
     batch = training_batch(images)
     ids = batch["input_ids"]
@@ -91,6 +92,7 @@ def train_small(model: Any, images: tuple[int, ...]) -> float:
         phi=previous_image(ids, IMAGE),
         attention_mask=torch.ones_like(ids),
         labels=batch["labels"],
+        places=target_places(batch["labels"]),
     ).loss
     loss.backward()
     return float(loss.detach())

@@ -32,7 +32,7 @@ class NewTokens(nn.Module):
                 mean = old[: self.first].float().mean(0, keepdim=True).expand(missing, -1)
                 new.copy_(torch.cat([rows.to(mean.dtype), mean]))
 
-    def embed(self, input_ids: Tensor, table: nn.Module) -> Tensor:
+    def embed(self, table: nn.Module, input_ids: Tensor) -> Tensor:
         """[B, L] to [B, L, D]."""
         if not self.count:
             out: Tensor = table(input_ids)

@@ -4,12 +4,11 @@ Shapes: B sequences, L text tokens, N image slots a sequence, M distinct images,
 K = N * R visual tokens a sequence, V tokens of the vocabulary with the new ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,8 +16,9 @@ from model import language, masking, vision
 from model.config import ConfigError, FlamingoConfig
 from model.cross_attention import CrossAttentionBlock, GraftedBlock, KeyValue, VanillaBlock, View
 from model.embeddings import NewTokens
-from model.language import Bound, Decoder
+from model.language import Bound, Call, Decoder
 from model.resampler import Resampler
+from model.targets import token_loss
 from model.vision import VisionTower
 
 Images = Tensor | Sequence[Tensor]
@@ -32,7 +32,7 @@ Media = Sequence[Tensor | KeyValue | None]
 class Output:
     """What a call gives. The loss is a sum, with its count beside it: means of means are wrong across ranks."""
 
-    logits: Tensor  # [B, L, V]
+    logits: Tensor  # [B, L, V], or [P, V] where places were named
     loss_sum: Tensor | None = None  # negative log-likelihoods of labels that are not -100, in fp32
     loss_tokens: Tensor | None = None
     past_key_values: Any = None
@@ -65,7 +65,7 @@ class Flamingo(nn.Module):
 
     def _check(self) -> None:
         wanted = (self.config.language.layers, self.config.language.width, self.config.vision.width)
-        embeddings: Any = self.lm.get_input_embeddings()  # type: ignore[operator]
+        embeddings: Any = language.table(self.lm)
         found = (language.layer_count(self.lm), embeddings.weight.shape[1], self.vision.width)
         if wanted != found:
             names = "language model's layers, its width, vision encoder's width"
@@ -73,10 +73,10 @@ class Flamingo(nn.Module):
 
     def _new_tokens(self) -> NewTokens:
         config = self.config.language
-        table: Any = self.lm.get_input_embeddings()  # type: ignore[operator]
-        head: Any = self.lm.get_output_embeddings()  # type: ignore[operator]
-        new = NewTokens(config.vocab_size, config.new_tokens, config.width, tied=head.weight is table.weight)
-        new.to(table.weight.device).fill_from(table.weight, head.weight)
+        table: Any = language.table(self.lm).weight
+        head = self.decoder.head_weight(self.lm)
+        new = NewTokens(config.vocab_size, config.new_tokens, config.width, tied=head is table)
+        new.to(table.device).fill_from(table, head)
         return new.requires_grad_(config.train_new_tokens)
 
     def train(self, mode: bool = True) -> "Flamingo":
@@ -121,6 +121,7 @@ class Flamingo(nn.Module):
         labels: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool = False,
+        places: Tensor | None = None,
     ) -> Output:
         """Logits, and the loss where there are labels.
 
@@ -129,10 +130,10 @@ class Flamingo(nn.Module):
         image that several sequences show is encoded once, and padding is not encoded at all.
         `phi` [B, L] or [B, L, 2] is of `masking`. `labels` [B, L] are as in transformers: unshifted, -100 is ignored.
         With `past_key_values` only the new tokens are given, and `phi` for them; `attention_mask` is for all.
+        `places` [P] names the only tokens whose logits are wanted; see `targets`. The loss is the same with
+        `places=target_places(labels)`, and cheaper.
         """
         blocks, seen = self._conditioning(images, visual, media, image_rows, phi)
-        table: nn.Module = self.lm.get_input_embeddings()  # type: ignore[operator]
-        embeddings = self.new_tokens.embed(input_ids, table)
         options: dict[str, Any] = {"attention_mask": attention_mask, "use_cache": use_cache}
         if past_key_values is not None:
             options["past_key_values"] = past_key_values
@@ -140,11 +141,20 @@ class Flamingo(nn.Module):
             position_ids = positions(attention_mask, input_ids.shape[1])
         if position_ids is not None and self.decoder.takes_positions:
             options["position_ids"] = position_ids
-        lm = self._view_of_lm(blocks, seen, attention_mask)
-        found = lm(inputs_embeds=embeddings, return_dict=True, **options)
-        loss_sum, loss_tokens = (None, None) if labels is None else token_loss(found.logits, labels)
-        past = found.get("past_key_values") if use_cache else None
-        return Output(logits=found.logits, loss_sum=loss_sum, loss_tokens=loss_tokens, past_key_values=past)
+        layers = self._layers(blocks, seen)
+        call = Call(
+            layers=layers,
+            embed=self.new_tokens.embed,
+            before=self._before_head(blocks, seen, attention_mask, places),
+            after=self.new_tokens.logits,
+        )
+        logits, past = self.decoder.run(self.lm, input_ids, call, options)
+        if places is not None:
+            logits = logits[0]
+        loss_sum, loss_tokens = (None, None) if labels is None else token_loss(logits, labels, places)
+        return Output(
+            logits=logits, loss_sum=loss_sum, loss_tokens=loss_tokens, past_key_values=past if use_cache else None
+        )
 
     def _conditioning(
         self,
@@ -184,8 +194,8 @@ class Flamingo(nn.Module):
 
     # Into the language model
 
-    def _view_of_lm(self, media: Media, seen: View | None, attention_mask: Tensor | None) -> nn.Module:
-        """The language model as this call sees it: our blocks before its layers, new tokens beside its logits."""
+    def _layers(self, media: Media, seen: View | None) -> list[Any]:
+        """The language model's layers as this call sees them: with our blocks before or in them."""
         layers: list[Any] = list(self.decoder.layers(self.lm))
         vanilla = self.config.cross_attention.kind == "vanilla"
         for index, block, seen_by_block in zip(
@@ -195,7 +205,7 @@ class Flamingo(nn.Module):
             layers[index] = wrap(block, layers[index], seen_by_block, seen)
         if self.checkpointing and torch.is_grad_enabled():
             layers = [Bound(layer, _recomputed) for layer in layers]
-        return self.decoder.view(self.lm, layers, self._head(media, seen, attention_mask))
+        return layers
 
     @staticmethod
     def _before(block: nn.Module, layer: nn.Module, media: Any, seen: View | None) -> Bound:
@@ -227,17 +237,19 @@ class Flamingo(nn.Module):
 
         return Bound(layer, call)
 
-    def _head(self, media: Media, seen: View | None, attention_mask: Tensor | None) -> Any:
+    def _before_head(
+        self, media: Media, seen: View | None, attention_mask: Tensor | None, places: Tensor | None
+    ) -> Callable[[Tensor], Tensor]:
         graft = self.config.cross_attention.kind == "grafting"
 
-        def call(head: nn.Module, hidden: Tensor) -> Tensor:
+        def call(hidden: Tensor) -> Tensor:
             if graft:
                 causal = masking.causal(hidden.shape[1], attention_mask, hidden.device)
                 for block, seen_by_block in zip(self.blocks, media, strict=True):
                     hidden = block(hidden, seen_by_block, seen, causal)
-            return self.new_tokens.logits(hidden, head(hidden))
+            return hidden if places is None else hidden.flatten(0, 1)[places][None]
 
-        return call if graft or self.new_tokens.count else None
+        return call
 
 
 def _recomputed(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -249,13 +261,6 @@ def positions(attention_mask: Tensor | None, length: int) -> Tensor | None:
     if attention_mask is None or attention_mask.ndim != 2:
         return None
     return (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -length:]
-
-
-def token_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of negative log-likelihoods of the labels, each predicted from the token before it, and their number."""
-    targets = labels[:, 1:].flatten()
-    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, ignore_index=-100, reduction="sum")
-    return loss, (targets != -100).sum()
 
 
 def build(config: FlamingoConfig, *, lm: nn.Module | None = None) -> Flamingo:

@@ -5,14 +5,13 @@ activations adds none. Norms, activations and softmax are left out, as torch's F
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.config import ConfigError
 from model.flamingo import Flamingo
+from model.language import attention_width
 from model.vision import VisionTower
 
 
@@ -25,6 +24,7 @@ class Batch:
     slots: int
     images: int
     frames: int = 1
+    places: int | None = None  # tokens of the batch whose logits are made; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def _text(model: Flamingo, batch: Batch, visual: int) -> Flops:
     """The language model with the new layers between: gradients start at the lowest thing that is trained."""
     language, text = model.config.language, batch.sequences * batch.tokens
     layers = model.decoder.layers(model.lm)
-    inner = _attention_width(model.lm)
+    inner = attention_width(model.lm)
     flops = Flops()
     reached = language.train or (language.train_new_tokens and language.new_tokens > 0)
     for index, layer in enumerate(layers):
@@ -124,16 +124,8 @@ def _text(model: Flamingo, batch: Batch, visual: int) -> Flops:
     for _ in range(len(model.blocks) - len(model.conditioned)):
         flops += _block(model, batch, visual, input_grad=reached)
         reached = True
-    head: Any = model.lm.get_submodule(model.decoder.head_path)
-    flops += _linear(head.weight.numel(), text, input_grad=reached, weight_grad=language.train)
+    places = text if batch.places is None else batch.places
+    head = model.decoder.head_weight(model.lm).numel()
+    flops += _linear(head, places, input_grad=reached, weight_grad=language.train)
     trained = language.train_new_tokens
-    return flops + _linear(model.new_tokens.weight.numel(), text, input_grad=reached, weight_grad=trained)
-
-
-def _attention_width(lm: nn.Module) -> int:
-    config: Any = lm.config
-    text = config.get_text_config()
-    if not getattr(text, "num_attention_heads", None):
-        raise ConfigError(f"{type(lm).__name__} does not say how many attention heads it has")
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(head * text.num_attention_heads)
+    return flops + _linear(model.new_tokens.weight.numel(), places, input_grad=reached, weight_grad=trained)

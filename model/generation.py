@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from model.flamingo import Flamingo
-from model.prefix import Prompts, Sight, to_cache, to_model
+from model.language import layer_count
+from model.prefix import Form, Prompts, Sight, form_of, to_cache, to_model
+from model.targets import last_places
 
 
 class Writer(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
@@ -26,15 +28,17 @@ class Writer(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     _supports_cache_class = True
     _supports_static_cache = False
 
-    def __init__(self, model: Flamingo, sight: Sight | None, *, legacy: bool) -> None:
+    def __init__(self, model: Flamingo, sight: Sight | None, form: Form) -> None:
         config: Any = copy.deepcopy(model.lm.config)
         config._attn_implementation = "eager"
+        if not hasattr(config.get_text_config(), "num_hidden_layers"):
+            config.get_text_config().num_hidden_layers = layer_count(model.lm)
         new = model.new_tokens
         if new.count:
             config.get_text_config().vocab_size = new.first + new.count  # transformers 4 lays beams out by it
         super().__init__(config)
-        self.generation_config = copy.deepcopy(model.lm.generation_config)
-        self._state = (model, sight, legacy)
+        self.generation_config = copy.deepcopy(_settings(model.lm))
+        self._state = (model, sight, form)
 
     @property
     def device(self) -> torch.device:
@@ -53,6 +57,7 @@ class Writer(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             "past_key_values": past_key_values if options.get("use_cache", True) else None,
             "attention_mask": attention_mask,
             "use_cache": options.get("use_cache", True),
+            "logits_to_keep": options.get("logits_to_keep", 0),
         }
 
     def forward(
@@ -61,13 +66,19 @@ class Writer(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         past_key_values: Any = None,
         attention_mask: Tensor | None = None,
         use_cache: bool = True,
+        logits_to_keep: int = 0,
         **_: Any,
     ) -> CausalLMOutputWithPast:
-        model, sight, legacy = self._state
+        """`logits_to_keep`: of the last tokens alone, as transformers asks for; 0: of all."""
+        model, sight, form = self._state
         seen = {} if sight is None else _for_tokens(sight, input_ids.shape[1]).inputs
-        past = to_model(past_key_values, legacy=legacy) if _filled(past_key_values) else None
-        found = model(input_ids, attention_mask=attention_mask, past_key_values=past, use_cache=use_cache, **seen)
-        return CausalLMOutputWithPast(logits=found.logits, past_key_values=to_cache(found.past_key_values))
+        past = to_model(past_key_values, form) if _filled(past_key_values) else None
+        places = last_places(input_ids, logits_to_keep) if logits_to_keep else None
+        found = model(
+            input_ids, attention_mask=attention_mask, past_key_values=past, use_cache=use_cache, places=places, **seen
+        )
+        logits = found.logits if places is None else found.logits.unflatten(0, (len(input_ids), logits_to_keep))
+        return CausalLMOutputWithPast(logits=logits, past_key_values=to_cache(found.past_key_values))
 
 
 def _filled(cache: Any) -> bool:
@@ -98,16 +109,17 @@ def generate(model: Flamingo, prompts: Prompts, *, use_cache: bool = True, **opt
     sight = prompts.sight(model)
     beams = _copies(model.lm, options)
     past: Any = None
-    legacy = False
+    form: Form = "cache"
     if use_cache and ids.shape[1] > 1:
         seen = {} if sight is None else sight.before_last().inputs
-        read = model(ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, **seen)
-        legacy = isinstance(read.past_key_values, tuple)
+        nothing = ids.new_empty(0)  # of this part's logits
+        read = model(ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, places=nothing, **seen)
+        form = form_of(read.past_key_values)
         past = to_cache(read.past_key_values)
         if beams > 1:
             past.batch_repeat_interleave(beams)
         sight = None if sight is None else sight.of_last()
-    writer = Writer(model, None if sight is None else sight.repeated(beams), legacy=legacy)
+    writer = Writer(model, None if sight is None else sight.repeated(beams), form)
     if past is not None:
         options["past_key_values"] = past
     return writer.generate(ids, attention_mask=mask, use_cache=use_cache, **options)
@@ -115,7 +127,12 @@ def generate(model: Flamingo, prompts: Prompts, *, use_cache: bool = True, **opt
 
 def _copies(lm: nn.Module, options: dict[str, Any]) -> int:
     """How many rows `generate` makes of each prompt."""
-    settings: Any = options.get("generation_config") or lm.generation_config
+    settings = options.get("generation_config") or _settings(lm)
     beams = options.get("num_beams", settings.num_beams) or 1
     sampled = options.get("num_return_sequences", settings.num_return_sequences) or 1
     return int(beams if beams > 1 else sampled)
+
+
+def _settings(lm: nn.Module) -> Any:
+    """The language model's own. Models that cannot `generate` by themselves have none."""
+    return getattr(lm, "generation_config", None) or GenerationConfig()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model import language
 from model import vision as towers
 from model.config import (
     CrossAttentionConfig,
@@ -189,11 +190,12 @@ def _parameter(lm: nn.Module, name: str) -> Tensor:
 
 
 def _table_name(lm: nn.Module) -> str:
-    return _name_of(lm, lm.get_input_embeddings())  # type: ignore[operator]
+    return _name_of(lm, language.table(lm))
 
 
 def _head_name(lm: nn.Module) -> str:
-    return _name_of(lm, lm.get_output_embeddings())  # type: ignore[operator]
+    """Of the output table, which the input's may be."""
+    return _name_of(lm, language.output_layer(lm) or language.table(lm))
 
 
 def _name_of(lm: nn.Module, wanted: nn.Module) -> str:

@@ -11,11 +11,12 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from model.config import ConfigError
 from model.cross_attention import KeyValue
 from model.flamingo import Flamingo
 
@@ -159,14 +160,37 @@ class Prompts:
         return Sight(media=media, image_rows=self.image_rows, phi=self.phi)
 
 
+Form = Literal["cache", "tuple", "list"]
+"""How a language model gives its cache. Some families of transformers 4 give a tuple of keys and values [B, H, L, c];
+code of before, a list of [B, L, H * c], in which a batch can be told from a sequence all the same."""
+
+
+def form_of(past: Any) -> Form:
+    return "list" if isinstance(past, list) else "tuple" if isinstance(past, tuple) else "cache"
+
+
 def to_cache(past: Any) -> Any:
-    """A cache object of what a language model gave: some families still give tuples in transformers 4."""
-    if not isinstance(past, tuple):
+    """A cache object of what a language model gave."""
+    if form_of(past) == "cache":
         return past
     from transformers import DynamicCache
 
-    return DynamicCache.from_legacy_cache(past)
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(past):
+        if isinstance(past, list):
+            if keys.ndim != 3:
+                raise ConfigError(f"a list of keys and values of shape {list(keys.shape)} is no known kind of cache")
+            keys, values = keys[:, None], values[:, None]
+        cache.update(keys, values, layer)
+    return cache
 
 
-def to_model(cache: Any, *, legacy: bool) -> Any:
-    return cache.to_legacy_cache() if legacy and cache is not None else cache
+def to_model(cache: Any, form: Form) -> Any:
+    """The cache object as the language model wants it."""
+    if form == "cache" or cache is None:
+        return cache
+    if hasattr(cache, "layers"):
+        pairs = [(layer.keys, layer.values) for layer in cache.layers]
+    else:  # transformers before 4.54
+        pairs = list(zip(cache.key_cache, cache.value_cache, strict=True))
+    return tuple(pairs) if form == "tuple" else [(keys[:, 0], values[:, 0]) for keys, values in pairs]

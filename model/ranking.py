@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from model.flamingo import Flamingo
-from model.prefix import Prompts, Sight, to_cache, to_model
+from model.prefix import Form, Prompts, Sight, form_of, to_cache, to_model
+from model.targets import last_places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class _Read:
     """Prompts whose text is in the cache: `after` [B, V] are log-probabilities of the token that comes next."""
 
     cache: Any
-    legacy: bool
+    form: Form
     mask: Tensor
     sight: Sight | None
     after: Tensor
@@ -64,13 +65,14 @@ def _read(model: Flamingo, prompts: Prompts) -> _Read:
     cached = model.config.cross_attention.kind != "grafting"
     if not cached:
         raise ValueError("grafted layers keep no cache, which ranking needs")
-    found = model(prompts.input_ids, attention_mask=prompts.attention_mask, use_cache=True, **seen)
+    ids = prompts.input_ids
+    found = model(ids, attention_mask=prompts.attention_mask, use_cache=True, places=last_places(ids), **seen)
     return _Read(
         cache=to_cache(found.past_key_values),
-        legacy=isinstance(found.past_key_values, tuple),
+        form=form_of(found.past_key_values),
         mask=prompts.attention_mask,
         sight=None if sight is None else sight.of_last(),
-        after=found.logits[:, -1].float().log_softmax(-1),
+        after=found.logits.float().log_softmax(-1),
     )
 
 
@@ -101,7 +103,7 @@ def _logits(model: Flamingo, read: _Read, shown: Tensor, real: Tensor) -> Tensor
     logits: Tensor = model(
         shown.repeat(batch, 1),
         attention_mask=mask,
-        past_key_values=to_model(cache, legacy=read.legacy),
+        past_key_values=to_model(cache, read.form),
         use_cache=True,
         **({} if sight is None else sight.inputs),
     ).logits

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from first_mpt import FirstMpt, FirstMptConfig
 from torch import Tensor, nn
 
 from model import config as configs
@@ -40,11 +41,13 @@ def language_model(family: str, *, seed: int = 0, table: int = 100) -> Any:
         ),
     }
     torch.manual_seed(seed)
+    if family == "first_mpt":
+        return FirstMpt(FirstMptConfig(d_model=WIDTH, n_layers=LAYERS, vocab_size=table)).eval()
     auto: Any = t.AutoModelForCausalLM
     return auto.from_config(make[family]()).eval()
 
 
-FAMILIES = ("opt", "gpt_neox", "mpt", "llama", "mistral", "qwen2", "qwen3", "gpt2")
+FAMILIES = ("opt", "gpt_neox", "mpt", "llama", "mistral", "qwen2", "qwen3", "gpt2", "first_mpt")
 
 
 class PatchTower(VisionTower):

@@ -18,7 +18,7 @@ BASE = configs.tiny()
 FROZEN = replace(BASE, language=replace(BASE.language, train_new_tokens=False))
 
 
-@pytest.mark.parametrize("family", ("llama", "mpt", "gpt2", "opt"))
+@pytest.mark.parametrize("family", ("llama", "mpt", "gpt2", "opt", "first_mpt"))
 @pytest.mark.parametrize(
     "config",
     [
