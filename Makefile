@@ -1,5 +1,6 @@
 # make sample   set up, and build the embedded sample crawl into build/sample
 # make test     set up, and run the whole test suite
+# make test-oldest   set up an environment of its own with the oldest torch and transformers, and test the model there
 # make bench    set up, and run every benchmark (several minutes)
 # make check    set up, and run ruff and the type checker
 # make clean    remove what these made
@@ -10,7 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: sample test bench check clean
+.PHONY: sample test test-oldest bench check clean
 .DELETE_ON_ERROR:
 
 sample: $(VENV)/.sample
@@ -18,6 +19,12 @@ sample: $(VENV)/.sample
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+# The lower bounds of setup.cfg, and beside them only what the model's tests need. Change them together.
+OLDEST = 'torch==2.6.*' 'torchvision==0.21.*' 'transformers==4.51.*'
+
+test-oldest: $(VENV)-oldest/.test
+	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile tests/test_model_*.py
 
 bench: $(VENV)/.bench
 	@for script in documents images fetch images_stage match corpus_duplicates alignment memory; do \
@@ -29,7 +36,7 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # One virtual environment; each target adds the extras that it needs and leaves a mark.
 $(VENV)/.sample: EXTRAS =
@@ -46,3 +53,9 @@ $(VENV)/pyvenv.cfg:
 		{ echo "Python 3.10, 3.11 or 3.12 is needed; pass PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)-oldest/.test: setup.cfg Makefile
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install --quiet $(OLDEST) open_clip_torch timm safetensors \
+		pytest pytest-timeout pytest-xdist hypothesis
+	@touch $@
