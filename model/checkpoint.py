@@ -25,6 +25,7 @@ from model.config import (
 from model.flamingo import Flamingo
 
 FORMAT = 1
+METADATA = "flamingo"
 _SAMPLE = 4096
 
 
@@ -88,25 +89,37 @@ def own_state(model: Flamingo) -> dict[str, Tensor]:
 
 def save(model: Flamingo, path: str | Path, *, notes: Mapping[str, str] | None = None) -> None:
     """Write `path` as one safetensors file, whole or not at all. `notes` are the caller's own metadata."""
+    write(path, own_state(model), model.config, identities(model), notes)
+
+
+def write(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    config: FlamingoConfig,
+    frozen: Mapping[str, Identity],
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """The same of a state at hand: of a model whose tensors were gathered from many processes."""
     from safetensors.torch import save_file
 
-    metadata = {
-        "format": str(FORMAT),
-        "config": json.dumps(asdict(model.config)),
-        "frozen": json.dumps({part: asdict(identity) for part, identity in identities(model).items()}),
-        **{f"note:{key}": value for key, value in (notes or {}).items()},
+    about = {
+        "format": FORMAT,
+        "config": asdict(config),
+        "frozen": {part: asdict(identity) for part, identity in frozen.items()},
+        "notes": dict(notes or {}),
     }
     # Tied tables of a trained language model are one storage, which the format forbids: copies are saved.
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in own_state(model).items()}
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     target = Path(path)
     temporary = target.with_name(f".{target.name}.partial")
-    save_file(state, temporary, metadata=metadata)
+    # One entry: the library writes several in an order of its own, another one each time.
+    save_file(copies, temporary, metadata={METADATA: json.dumps(about)})
     os.replace(temporary, target)
 
 
 def read_config(path: str | Path) -> FlamingoConfig:
     """The configuration of the model that a checkpoint is of."""
-    return config_from(json.loads(_metadata(path)["config"]))
+    return config_from(_about(path)["config"])
 
 
 def config_from(values: Mapping[str, Any]) -> FlamingoConfig:
@@ -122,24 +135,28 @@ def config_from(values: Mapping[str, Any]) -> FlamingoConfig:
         raise CheckpointError(f"not a configuration that this version knows: {error}") from error
 
 
-def _metadata(path: str | Path) -> dict[str, str]:
-    from safetensors import safe_open
+def _about(path: str | Path) -> dict[str, Any]:
+    """What a file says of itself. Raises CheckpointError for other files."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
-        metadata: dict[str, str] = file.metadata() or {}
-    if metadata.get("format") != str(FORMAT):
-        raise CheckpointError(f"{path} has format {metadata.get('format')}, this version reads {FORMAT}")
-    return metadata
+    try:
+        with safe_open(path, "pt") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if about.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {about.get('format')}, this version reads {FORMAT}")
+    return about
 
 
 def load(model: Flamingo, path: str | Path, *, same_frozen: bool = True) -> None:
     """Fill a model of the same configuration. `same_frozen` False lets other frozen weights of the same shapes pass."""
     from safetensors.torch import load_file
 
-    metadata = _metadata(path)
-    faults = _config_faults(asdict(model.config), json.loads(metadata["config"]))
+    about = _about(path)
+    faults = _config_faults(asdict(model.config), about["config"])
     if same_frozen:
-        faults += _identity_faults(identities(model), json.loads(metadata["frozen"]))
+        faults += _identity_faults(identities(model), about["frozen"])
     state, own = load_file(path), own_state(model)
     faults += [f"missing: {name}" for name in own if name not in state]
     faults += [f"unexpected: {name}" for name in state if name not in own]

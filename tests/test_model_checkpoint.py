@@ -1,5 +1,6 @@
 """What is saved is what is not somebody else's, and it loads only beside what it was trained with."""
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from model import config as configs
 from model.checkpoint import (
+    METADATA,
     CheckpointError,
     config_from,
     fingerprint,
@@ -66,10 +68,10 @@ def test_frozen_weights_are_not_saved(tmp_path: Path) -> None:
     model = trained()
     save(model, tmp_path / "model.safetensors", notes={"step": "12"})
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        names, metadata = set(file.keys()), file.metadata()
+        names, about = set(file.keys()), json.loads(file.metadata()[METADATA])
     assert not [name for name in names if name.startswith(("lm.", "vision."))]
     assert names == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert metadata["note:step"] == "12"
+    assert about["notes"] == {"step": "12"}
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
@@ -107,6 +109,21 @@ def test_an_unknown_field_is_named() -> None:
     values["vision"]["colour"] = "blue"
     with pytest.raises(CheckpointError, match="colour"):
         config_from(values)
+
+
+def test_the_same_model_is_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save(trained(), tmp_path / name, notes={"step": "12", "loss": "1.5"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("content", (None, b"", b"\xff" * 64))
+def test_a_file_that_is_none_of_ours(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="a.safetensors cannot be read"):
+        read_config(path)
 
 
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:

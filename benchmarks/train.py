@@ -1,0 +1,306 @@
+"""The trainer beside OpenFlamingo's own `train_one_epoch`: the same weights, the same samples, the same threads.
+
+    python benchmarks/train.py --peer FOLDER [--rounds 5] [--threads 1] [--compile]
+    python benchmarks/train.py --scaling
+    python benchmarks/train.py --device cuda --shape openflamingo_3b [--compile]
+
+FOLDER, or OPEN_FLAMINGO in the environment, is as for benchmarks/model.py. Each side is a child process; they work in
+turns, on batches made beforehand. `--scaling`: samples/s of two processes beside one with the same number of samples
+each. On `cuda` there is no peer: samples/s and MFU of a released shape with random weights.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # before this folder, whose train.py and model.py are not the packages
+
+import torch  # noqa: E402
+import train_work  # noqa: E402
+from model_work import IMAGE, own_stdout, serve  # noqa: E402
+from timing import report  # noqa: E402
+from train_work import LAMBDAS, RATE, UPDATES, WARMUP, Sample  # noqa: E402
+
+MODEL = runpy.run_path(str(HERE / "model.py"), run_name="model_benchmark")
+SAMPLES = (train_work.DOCUMENTS + train_work.PAIRS) * UPDATES
+GOAL = 1.5
+
+
+# Ours
+
+
+def collated(samples: list[Sample], image: int) -> Any:
+    """Padded to the longest, without a picture that is not there."""
+    from model.masking import previous_image
+    from train.batch import Batch
+
+    length, slots = max(len(s.ids) for s in samples), max(len(s.pictures) for s in samples)
+    ids = torch.tensor([s.ids + [0] * (length - len(s.ids)) for s in samples])
+    mask = torch.tensor([[1] * len(s.ids) + [0] * (length - len(s.ids)) for s in samples])
+    rows, count = torch.full((len(samples), slots), -1), 0
+    for row, sample in zip(rows, samples, strict=True):
+        row[: len(sample.pictures)] = torch.arange(count, count := count + len(sample.pictures))
+    return Batch(
+        input_ids=ids,
+        attention_mask=mask,
+        labels=ids.masked_fill((ids == image) | (mask == 0), -100),
+        phi=previous_image(ids, image),
+        image_rows=rows,
+        images=torch.cat([s.pictures for s in samples])[:, None],
+    )
+
+
+def engine_of(model: Any, device: torch.device, *, bf16: bool = False, compiled: bool = False) -> Any:
+    from model.parallelize import ParallelPlan, bare, parallelize
+    from train import optimizer
+    from train.config import OptimizerConfig
+    from train.step import Engine
+
+    plan = ParallelPlan(bf16=bf16, compile=compiled)
+    config = OptimizerConfig(rate=RATE, warmup=WARMUP)
+    wrapped = parallelize(model.train(), plan, device)
+    return Engine(
+        model=wrapped, optimizer=optimizer.build(bare(wrapped), config), config=config, weights=LAMBDAS, plan=plan,
+        device=device,
+    )  # fmt: skip
+
+
+def run_updates(engine: Any, batches: list[Any], first: int = 0) -> list[Any]:
+    from train.step import count, update
+
+    return [update(engine, mine, count(mine)[0], step) for step, mine in enumerate(batches, first)]
+
+
+def small_batches() -> list[Any]:
+    made = [train_work.update(number) for number in range(UPDATES)]
+    return [{name: (collated(samples, IMAGE),) for name, samples in one.items()} for one in made]
+
+
+def losses(engine: Any, batches: dict[str, Any]) -> list[float]:
+    """Of the next update, to compare the two sides with."""
+    from train.step import _loss_sum
+
+    with torch.no_grad():
+        return [float(_loss_sum(engine, batches[name][0])) / batches[name][0].targets for name in LAMBDAS]
+
+
+def child(folder: Path, threads: int, compiled: bool) -> None:
+    from train.distributed import joined
+
+    answers = own_stdout()
+    torch.set_num_threads(threads)
+    with joined("cpu") as place:
+        engine = engine_of(MODEL["build_small"](folder), place.device, compiled=compiled)
+        batches, steps = small_batches(), itertools.count(0, UPDATES)
+
+        def job(name: str) -> Callable[[], Any]:
+            if name == "losses":
+                return lambda: losses(engine, batches[0])
+            return lambda: len(run_updates(engine, batches, next(steps)))
+
+        serve(job, answers)
+
+
+# Beside the peer
+
+
+def compare(peer: str, *, rounds: int, threads: int, compiled: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        # The peer first: it writes the weights.
+        theirs = MODEL["Child"]([str(HERE / "openflamingo_train_peer.py"), folder, str(threads)], peer, threads)
+        ours = MODEL["Child"](
+            [__file__, "--child", folder, "--threads", str(threads), *(["--compile"] if compiled else [])],
+            None,
+            threads,
+        )
+        sides = {"ours": ours, "open_flamingo": theirs}
+        taken: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+        before = {name: side.run("losses")["result"] for name, side in sides.items()}
+        for number in range(rounds + 1):
+            for name in list(sides)[:: -1 if number % 2 else 1]:
+                taken[name].append(sides[name].run("train"))
+        after = {name: side.run("losses")["result"] for name, side in sides.items()}
+        for side in sides.values():
+            side.close()
+    speed = {kind: _speeds(taken, kind) for kind in ("cpu", "wall")}
+    for name in sides:
+        print(f"{name:<16}{speed['cpu'][name]:>8.2f} samples/s CPU{speed['wall'][name]:>8.2f} samples/s wall   "
+              f"documents {before[name][0]:.5f} -> {after[name][0]:.5f}, pairs {before[name][1]:.5f} -> "
+              f"{after[name][1]:.5f}", file=sys.stderr)  # fmt: skip
+    same = all(abs(a - b) < 1e-3 for a, b in zip(before["ours"], before["open_flamingo"], strict=True))
+    verdict = "losses agree" if same else "losses DIFFER"
+    ratio = speed["cpu"]["ours"] / speed["cpu"]["open_flamingo"]
+    print(f"{ratio:.2f}x (goal {GOAL}x); {verdict}", file=sys.stderr)
+    report(
+        claim=f"training: samples per CPU second on {threads} thread(s), {verdict}",
+        ours=speed["cpu"]["ours"],
+        peer=speed["cpu"]["open_flamingo"],
+        peer_name="open_flamingo 2.0.1",
+        unit="samples/s",
+    )
+
+
+def _speeds(taken: dict[str, list[dict[str, Any]]], kind: str) -> dict[str, float]:
+    """The first run of each is not counted."""
+    return {name: SAMPLES / median(run[kind] for run in runs[1:]) for name, runs in taken.items()}
+
+
+# Two processes beside one
+
+
+def scaling(rounds: int) -> None:
+    """Weak scaling: each process has the samples that one has. Printed, and true only where two cores are free."""
+    speeds = {world: _speed_of(world, rounds) for world in (1, 2)}
+    efficiency = speeds[2] / (2 * speeds[1])
+    for world, speed in speeds.items():
+        print(f"{world} process(es): {speed:.2f} samples/s", file=sys.stderr)
+    print(json.dumps({"claim": "two-rank scaling on CPU", "efficiency": round(efficiency, 3), "unit": "samples/s",
+                      "one": round(speeds[1], 2), "two": round(speeds[2], 2)}))  # fmt: skip
+
+
+def _speed_of(world: int, rounds: int) -> float:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank in range(world):
+        where = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, __file__, "--rank", str(rank), "--rounds", str(rounds)]
+        processes.append(subprocess.Popen(command, env=os.environ | where, stdout=subprocess.PIPE, text=True))
+    outputs = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        sys.exit("a process of the scaling benchmark failed")
+    return float(outputs[0].splitlines()[-1])
+
+
+def ranked(rounds: int) -> None:
+    from train.distributed import joined
+
+    torch.set_num_threads(1)
+    with joined("cpu") as place:
+        engine, batches = engine_of(small_model(), place.device), small_batches()
+        run_updates(engine, batches)
+        seconds = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            run_updates(engine, batches)
+            seconds.append(time.perf_counter() - start)
+        print(SAMPLES * place.world / median(seconds))
+
+
+def small_model() -> Any:
+    """As in the comparison, from random weights of our own."""
+    import transformers
+    from model_work import LANGUAGE, SIDE, TEXT, VISION, VISION_WIDTH
+    from open_clip.model import CLIP
+
+    from model import config as configs
+    from model.flamingo import Flamingo
+    from model.vision import clip_tower
+
+    torch.manual_seed(0)
+    vision = configs.VisionConfig(
+        library="open_clip", name="small", pretrained=None, width=VISION_WIDTH, image_size=SIDE, final_norm=False
+    )
+    language = configs.LanguageConfig(
+        name=None, layers=LANGUAGE["n_layers"], width=LANGUAGE["d_model"], vocab_size=8000, new_tokens=3
+    )
+    base = configs.openflamingo_3b()
+    resampler = configs.replace(base.resampler, width=VISION_WIDTH)
+    config = configs.replace(base, vision=vision, language=language, resampler=resampler)
+    visual: Any = CLIP(embed_dim=16, vision_cfg=VISION, text_cfg=TEXT).visual  # type: ignore[arg-type]
+    lm = transformers.MptForCausalLM(transformers.MptConfig(**LANGUAGE))
+    return Flamingo(config, clip_tower(visual, vision, (0.0,) * 3, (1.0,) * 3), lm)
+
+
+# On a GPU, ours alone
+
+
+def released(shape: str, device: str, *, documents: int, steps: int, compiled: bool) -> None:
+    """Updates of `documents` documents (256 tokens, 6 images) and twice as many pairs (32 tokens, 1 image)."""
+    from train.distributed import joined
+    from train.metrics import Window, flops, peak
+
+    with joined(device) as place:
+        model = MODEL["released_shape"](shape, str(place.device))
+        image = model.config.language.vocab_size + 1
+        batches = {
+            "documents": (synthetic(documents, 256, 6, image, model.vision.image_size),),
+            "pairs": (synthetic(2 * documents, 32, 1, image, model.vision.image_size),),
+        }
+        engine = engine_of(model, place.device, bf16=True, compiled=compiled)
+        done = run_updates(engine, [batches] * 3)[-1]
+        start = time.perf_counter()
+        run_updates(engine, [batches] * steps)
+        if place.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - start) / steps
+        window = Window(since=0.0)
+        window.add(done, batches, 0.0)
+        row = {
+            "shape": shape,
+            "device": torch.cuda.get_device_name() if place.device.type == "cuda" else "cpu",
+            "compile": compiled,
+            "samples_per_second": round(3 * documents / seconds, 1),
+            "mfu": round(flops(model, window.shapes) / seconds / peak(place.device), 4),
+            "update_seconds": round(seconds, 4),
+            "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if place.device.type == "cuda" else 0,
+            "data": "synthetic",
+        }
+        print(json.dumps(row), flush=True)
+
+
+def synthetic(sequences: int, tokens: int, images: int, image: int, side: int) -> Any:
+    generator = torch.Generator().manual_seed(tokens)
+    samples = []
+    for _ in range(sequences):
+        ids = torch.randint(3, 50_000, (tokens,), generator=generator)
+        ids[:: tokens // images + 1] = image
+        shape = (int((ids == image).sum()), 3, side, side)
+        samples.append(Sample(ids.tolist(), torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)))
+    return collated(samples, image)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", default=os.environ.get("OPEN_FLAMINGO"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--scaling", action="store_true", help="two processes beside one")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--shape", help="openflamingo_3b, _4b or _9b: ours alone, on --device")
+    parser.add_argument("--documents", type=int, default=32, help="of an update, with --shape")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child is not None:
+        child(given.child, given.threads, given.compile)
+    elif given.rank is not None:
+        ranked(given.rounds)
+    elif given.scaling:
+        scaling(given.rounds)
+    elif given.shape is not None:
+        released(given.shape, given.device, documents=given.documents, steps=given.steps, compiled=given.compile)
+    elif given.peer is None or not Path(given.peer, "open_flamingo").is_dir():
+        print(MODEL["HOW_TO_GET_PEER"].replace("model.py", "train.py"), file=sys.stderr)
+        sys.exit(2)
+    else:
+        compare(given.peer, rounds=given.rounds, threads=given.threads, compiled=given.compile)
+
+
+if __name__ == "__main__":
+    main()
