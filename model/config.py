@@ -36,6 +36,7 @@ class ResamplerConfig:
     heads: int = 16
     head_dim: int = 128
     latents: int = 64
+    latents_std: float = 0.02  # at the start (Perceiver); at OpenFlamingo's 1 they drown what comes from the image
     ff_mult: int = 4
     activation: Activation = "squared_relu"
     frames: int = 8  # learnt time embeddings; more frames interpolate them; 0: none, and one frame an image
@@ -53,7 +54,8 @@ class CrossAttentionConfig:
     head_dim: int = 128
     ff_mult: int = 4
     activation: Activation = "squared_relu"
-    gate: bool = True  # tanh(a), a = 0 at the start; False multiplies by one
+    gate: bool = True  # tanh(a); False multiplies by one
+    gate_start: float = 0.0  # a at the start; above zero a short run sees sooner, and begins beside the language model
     media_norm: bool = True  # LayerNorm of the visual tokens before keys and values
     ff_on_empty_rows: bool = True  # feed-forward for tokens that see no image; attention is zero for them in any case
     see_all_previous: bool = False  # all images so far rather than the last one: ask masking.visible for it
@@ -174,7 +176,7 @@ def openflamingo_9b() -> FlamingoConfig:
 def _openflamingo(name: str, *, layers: int, width: int, every: int, train_new_tokens: bool) -> FlamingoConfig:
     return FlamingoConfig(
         vision=clip_vit_l14(final_norm=False),
-        resampler=ResamplerConfig(width=1024, heads=8, head_dim=64, activation="gelu", frames=0),
+        resampler=ResamplerConfig(width=1024, heads=8, head_dim=64, latents_std=1.0, activation="gelu", frames=0),
         cross_attention=CrossAttentionConfig(
             placement="last", every=every, heads=8, head_dim=64, activation="gelu", media_norm=False
         ),

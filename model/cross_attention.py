@@ -66,9 +66,9 @@ class CrossAttentionBlock(nn.Module):
         super().__init__()
         self.ff_on_empty_rows = config.ff_on_empty_rows
         self.attention = CrossAttention(config, width, media_width)
-        self.attention_gate = Gate(config.gate)
+        self.attention_gate = Gate(config.gate, config.gate_start)
         self.ff = FeedForward(width, config.ff_mult, config.activation)
-        self.ff_gate = Gate(config.gate)
+        self.ff_gate = Gate(config.gate, config.gate_start)
 
     def project_media(self, media: Tensor) -> KeyValue:
         return self.attention.project_media(media)
@@ -90,7 +90,7 @@ class VanillaBlock(nn.Module):
     def __init__(self, config: CrossAttentionConfig, width: int, media_width: int) -> None:
         super().__init__()
         self.attention = CrossAttention(config, width, media_width)
-        self.attention_gate = Gate(config.gate)
+        self.attention_gate = Gate(config.gate, config.gate_start)
 
     def project_media(self, media: Tensor) -> KeyValue:
         return self.attention.project_media(media)
@@ -117,7 +117,7 @@ class GraftedBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.to_qkv = nn.Linear(width, 3 * inner, bias=False)
         self.to_out = nn.Linear(inner, width, bias=False)
-        self.gate = Gate(config.gate)
+        self.gate = Gate(config.gate, config.gate_start)
         self.cross = CrossAttentionBlock(config, width, media_width)
 
     def project_media(self, media: Tensor) -> KeyValue:

@@ -24,11 +24,11 @@ class FeedForward(nn.Module):
 
 
 class Gate(nn.Module):
-    """tanh(a) y, a = 0 at the start: a new layer that changes nothing yet. Shape [1], as FSDP2 shards no scalars."""
+    """tanh(a) y. With a = 0 at the start a new layer changes nothing yet. Shape [1], as FSDP2 shards no scalars."""
 
-    def __init__(self, learnt: bool = True) -> None:
+    def __init__(self, learnt: bool = True, start: float = 0.0) -> None:
         super().__init__()
-        self.value = nn.Parameter(torch.zeros(1)) if learnt else None
+        self.value = nn.Parameter(torch.full((1,), start)) if learnt else None
 
     def forward(self, y: Tensor) -> Tensor:
         # A parameter in fp32 beside activations in bf16 must not widen the residual stream.

@@ -66,7 +66,7 @@ class Resampler(nn.Module):
     def reset_parameters(self) -> None:
         for parameter in (self.latents, self.time):
             if parameter is not None:
-                nn.init.normal_(parameter, std=1.0 if parameter is self.latents else 0.02)
+                nn.init.normal_(parameter, std=self.config.latents_std if parameter is self.latents else 0.02)
 
     def forward(self, features: Tensor) -> Tensor:
         x = features if self.project is None else self.project(features)
