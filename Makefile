@@ -1,4 +1,5 @@
 # make sample   set up, and build the embedded sample crawl into build/sample
+# make train    go on from it: train the tiny Flamingo into runs/tiny, and caption pictures that nothing was trained on
 # make test     set up, and run the whole test suite
 # make test-oldest   set up an environment of its own with the oldest torch and transformers, and test the model there
 # make bench    set up, and run every benchmark (several minutes)
@@ -11,10 +12,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: sample test test-oldest bench check clean
+.PHONY: sample train test test-oldest bench check clean
 .DELETE_ON_ERROR:
 
 sample: $(VENV)/.sample
+	$(BIN)/mmc4-build --crawl sample --output build/sample
+
+train: $(VENV)/.sample build/sample/shards/sizes.json
+	$(BIN)/mmc4-train --config tiny --data build/sample --output runs/tiny
+	$(BIN)/python -m mmc4_builder.sample.gallery build/pictures
+	$(BIN)/mmc4-caption --checkpoint runs/tiny/model.safetensors build/pictures/*.jpg
+
+build/sample/shards/sizes.json: | $(VENV)/.sample
 	$(BIN)/mmc4-build --crawl sample --output build/sample
 
 test: $(VENV)/.test
@@ -36,7 +45,7 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # One virtual environment; each target adds the extras that it needs and leaves a mark.
 $(VENV)/.sample: EXTRAS =

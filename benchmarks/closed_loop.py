@@ -76,7 +76,7 @@ def draw(found: Sequence[Mapping[str, float]], picture: Path) -> None:
             axes.plot(steps, [line.get(name) for line in found], style, color=colour, label=label, linewidth=2)
     axes.set_xlabel("updates")
     axes.set_ylabel("loss on held-out documents, nats a token")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncol=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     picture.parent.mkdir(parents=True, exist_ok=True)

@@ -8,19 +8,25 @@ import pytest
 
 from mmc4_builder import __version__
 from mmc4_builder.cli import parser
+from train.caption import parser as caption_parser
+from train.cli import parser as train_parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-HELPERS = ("timing", "local_web", "model_work", "openflamingo_peer")
-WITH_A_PEER_APART = ("c4_parity", "model")  # that needs an environment of its own
+HELPERS = (
+    "timing", "local_web", "model_work", "openflamingo_peer", "loader_work", "loader_peer", "train_work",
+    "openflamingo_train_peer",
+)  # fmt: skip
+APART = ("c4_parity", "model", "loader", "train", "closed_loop")  # with a peer's environment, or behind a long run
+TORCHRUN = {"--nproc-per-node", "--no-python"}
 BEAM = {"--project", "--region", "--temp_location"}
 
 
-def commands() -> list[str]:
-    """Every mmc4-build command line of the README's blocks, continuation lines joined."""
+def commands(program: str = "mmc4-build") -> list[str]:
+    """Every command line of the README's blocks that runs a program, continuation lines joined."""
     blocks = re.findall(r"```\n(.*?)```", README, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith("mmc4-build ")]
+    return [line[line.index(f"{program} ") :] for line in lines if f"{program} " in line.split("  #")[0]]
 
 
 def test_there_are_commands() -> None:
@@ -33,10 +39,16 @@ def test_commands_are_understood(command: str) -> None:
     assert {flag for flag in unknown if flag.startswith("--")} <= BEAM
 
 
+@pytest.mark.parametrize("command", commands("mmc4-train"))
+def test_commands_of_the_trainer_are_understood(command: str) -> None:
+    train_parser().parse_args(shlex.split(command, comments=True)[1:])
+
+
 def test_every_flag_is_known() -> None:
-    own = {flag for action in parser()._actions for flag in action.option_strings}
+    parsers = (parser(), train_parser(), caption_parser())
+    own = {flag for one in parsers for action in one._actions for flag in action.option_strings}
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README))
-    assert named <= own | BEAM
+    assert named <= own | BEAM | TORCHRUN
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"[\w/]+/\w+\.(?:py|png)", README))))
@@ -54,7 +66,7 @@ def test_benchmarks_are_in_the_readme_and_in_the_makefile() -> None:
     for path in sorted((ROOT / "benchmarks").glob("*.py")):
         if path.stem not in HELPERS:
             assert f"benchmarks/{path.name}" in README
-            assert path.stem in WITH_A_PEER_APART or path.stem in makefile
+            assert path.stem in APART or path.stem in makefile
 
 
 def test_changelog_has_this_version() -> None:

@@ -129,7 +129,7 @@ def test_frozen_parts_may_lie_elsewhere(run: Path, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--checkpoint", "nowhere.safetensors"], "no such file; mmc4-train writes"),
-        (["--checkpoint", "{run}/red.jpg"], "is no checkpoint of mmc4-train"),
+        (["--checkpoint", "{run}/red.jpg"], "cannot be read"),
         (["--checkpoint", "{run}/model.safetensors", "--lm", "{run}/nowhere"], "--lm and --vision"),
         (["--checkpoint", "{run}/model.safetensors", "--vision", "{run}"], "no open_clip_config.json"),
     ],

@@ -116,16 +116,15 @@ def load(
     `lm`: a folder or a hub's name. `vision`: a folder as open_clip saves it, or a file of weights. Raises
     CaptionError; ConfigError and CheckpointError where parts do not fit each other.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from model import checkpoint as files
     from model import flamingo
     from train import vocabulary
 
     if not Path(checkpoint).is_file():
         raise CaptionError(f"--checkpoint {checkpoint}: there is no such file; mmc4-train writes model.safetensors")
-    try:
-        config = files.read_config(checkpoint)
-    except (KeyError, OSError, _safetensors_error()) as error:
-        raise CaptionError(f"--checkpoint {checkpoint} is no checkpoint of mmc4-train: {error}") from error
+    config = files.read_config(checkpoint)
     language, tower = config.language, config.vision
     if lm is not None:
         language = replace(language, name=lm)
@@ -134,6 +133,7 @@ def load(
         tower = replace(tower, name=f"local-dir:{vision}") if folder else replace(tower, pretrained=vision)
     if language.name is None:
         raise CaptionError(f"{checkpoint} names no language model: give the one that it was trained on with --lm")
+    disable_progress_bar()
     try:
         model = flamingo.build(replace(config, language=language, vision=tower))
     except (OSError, RuntimeError) as error:  # transformers and open_clip, where there is nothing of that name
@@ -143,13 +143,6 @@ def load(
         ) from error
     files.load(model, checkpoint)
     return model.to(device).eval(), vocabulary.load(language)
-
-
-def _safetensors_error() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    error: type[Exception] = SafetensorError
-    return error
 
 
 def read(path: str | Path, model: "Flamingo", fit: str | None = None) -> "torch.Tensor":

@@ -65,7 +65,7 @@ def tiny(data: Data) -> TrainConfig:
         ),
         images=ImagesConfig(fit="squash"),
         optimizer=OptimizerConfig(rate=3e-3, warmup=20),
-        steps=600,
+        steps=300,
         save_every=100,
         validate_every=25,
     )  # fmt: skip
