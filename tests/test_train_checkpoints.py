@@ -2,6 +2,7 @@
 
 import json
 import pickletools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,9 @@ def test_export_is_a_checkpoint_of_the_model(tmp_path: Path) -> None:
     files.load(other, tmp_path / "model.safetensors")
     assert all(map(torch.equal, model.parameters(), other.parameters()))
     assert files.read_config(tmp_path / "model.safetensors") == model.config
+
+
+def test_a_torch_that_cannot_write_them_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.distributed.checkpoint.hf_storage", None)
+    with pytest.raises(CheckpointError, match="install a newer one"):
+        Checkpoints(tmp_path, keep=1, frozen={})

@@ -8,6 +8,7 @@
 A folder is written under a hidden name and renamed once all of it is on disk. Nothing in it is a pickle.
 """
 
+import inspect
 import json
 import os
 import re
@@ -76,6 +77,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int, frozen: Mapping[str, files.Identity], about: Any = None) -> None:
+        _check_torch()
         self.folder, self.keep = folder, keep
         self._run = {"about": about, "frozen": {part: asdict(identity) for part, identity in frozen.items()}}
         self._group: Any = dist.new_group(backend="gloo")  # of its own: it is used from another thread
@@ -280,6 +282,18 @@ def _remove(path: Path) -> None:
     old = path.with_name(f".{path.name}.old")
     path.rename(old)
     shutil.rmtree(old)
+
+
+def _check_torch() -> None:
+    """Now, and not after a thousand updates. torch 2.15 is what this was tested with; 2.6 lacks it."""
+    try:
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+        able = "save_distributed" in inspect.signature(HuggingFaceStorageWriter).parameters
+    except ImportError:
+        able = False
+    if not able:
+        raise CheckpointError(f"torch {torch.__version__} cannot write checkpoints in safetensors: install a newer one")
 
 
 # For those who use the model
