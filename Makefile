@@ -2,6 +2,8 @@
 # make train    go on from it: train the tiny Flamingo into runs/tiny, and caption pictures that nothing was trained on
 # make test     set up, and run the whole test suite
 # make test-oldest   set up an environment of its own with the oldest torch and transformers, and test the model there
+# make spark-test   set up, and build the sample on a Spark cluster of its own (Java, Maven; 10 minutes, 4 GB)
+# make kill-test    set up, and kill 50 builds at random moments (half an hour)
 # make bench    set up, and run every benchmark (several minutes)
 # make check    set up, and run ruff and the type checker
 # make clean    remove what these made
@@ -12,7 +14,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: sample train test test-oldest bench check clean
+.PHONY: sample train test test-oldest spark-test kill-test bench check clean
 .DELETE_ON_ERROR:
 
 sample: $(VENV)/.sample
@@ -35,8 +37,14 @@ OLDEST = 'torch==2.6.*' 'torchvision==0.21.*' 'transformers==4.51.*'
 test-oldest: $(VENV)-oldest/.test
 	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile tests/test_model_*.py
 
+spark-test: $(VENV)/.test
+	$(BIN)/python -u tests/spark_suite.py --cache build/spark $(SPARK)
+
+kill-test: $(VENV)/.test
+	$(BIN)/python tests/kill_suite.py --seeds 50
+
 bench: $(VENV)/.bench
-	@for script in documents images fetch images_stage match corpus_duplicates alignment memory; do \
+	@for script in documents images fetch images_stage match corpus_duplicates alignment memory index; do \
 		echo "== benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 check: $(VENV)/.check

@@ -74,6 +74,11 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         "c4-train.*.json.gz keeps exactly those documents (default: %(default)s)",
     )
     group.add_argument(
+        "--index",
+        action="store_true",
+        help="find the pages of --c4 DIR in the crawl's columnar index, and read those records alone",
+    )
+    group.add_argument(
         "--bad-words",
         metavar="FILE",
         help="path or URL of a list, one word a line; pages with one of them are dropped, as in C4",
@@ -198,6 +203,11 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="let a changed configuration redo, in place, the stages that depend on it",
     )
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say which units are done, which are to be done, and why; write and start nothing",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -228,10 +238,20 @@ def check_usage(args: argparse.Namespace) -> None:
     actions = [flag for flag in ACTIONS if getattr(args, flag)]
     if len(actions) > 1:
         raise UsageError(f"one at a time: --{' and --'.join(flag.replace('_', '-') for flag in actions)}")
-    if args.crawl and args.input or not (args.crawl or args.input or actions):
+    if args.dry_run and actions:
+        raise UsageError(f"--dry-run tells the plan of a build, not of --{actions[0].replace('_', '-')}")
+    if args.crawl and args.input or not (args.crawl or args.input or actions or args.dry_run):
         raise UsageError("give either --crawl NAME or --input WARC ... (try: --crawl sample --output build/sample)")
     if not args.output:
         raise UsageError("where to? give --output DIR, or --output gs://bucket/prefix")
+    if args.crawl == "sample" and "://" in args.output:
+        raise UsageError(
+            f"the sample crawl is written beside its build: --output must be a folder, not {args.output!r}"
+        )
+    if args.index and (args.c4 == "rules" or not args.crawl or args.crawl == "sample"):
+        raise UsageError("--index finds the pages of released C4 in a crawl: give --c4 DIR and --crawl CC-MAIN-...")
+    if args.index and args.images in ("archive", "both"):
+        raise UsageError("--index reads pages and no pictures: they come from --images live or from --image-store")
     if args.image_store and args.images:
         raise UsageError("pictures come from --images or from --image-store, not from both")
     for flag in ("limit", "workers", "face_sample"):

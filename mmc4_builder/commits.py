@@ -38,6 +38,7 @@ class Commit:
     outputs: tuple[Output, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     pieces: Mapping[str, tuple[Piece, ...]] = field(default_factory=dict)  # by destination unit
+    by: str = ""  # the worker, where an engine named it; nothing that is published depends on it
 
 
 def fingerprint(*parts: Any) -> str:
@@ -64,8 +65,11 @@ def write(root: str, commit: Commit) -> None:
 
 
 def to_json(commit: Commit) -> bytes:
-    """One readable JSON object, the same bytes for the same commit."""
-    return json.dumps(asdict(commit), sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    """One readable JSON object, the same bytes for the same commit. Runs on one machine do not say by whom."""
+    fields = asdict(commit)
+    if not commit.by:
+        del fields["by"]
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
 def from_json(data: bytes) -> Commit:
@@ -78,6 +82,7 @@ def from_json(data: bytes) -> Commit:
         outputs=tuple(Output(**output) for output in raw["outputs"]),
         counts=raw["counts"],
         pieces={unit: tuple(Piece(**piece) for piece in pieces) for unit, pieces in raw["pieces"].items()},
+        by=raw.get("by", ""),
     )
 
 

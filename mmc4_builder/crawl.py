@@ -8,7 +8,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import IO, cast
 
@@ -41,7 +41,21 @@ _NAME = re.compile(r"CC-MAIN-(20\d\d)-([0-5]\d)", re.ASCII)
 # the maintainers' own pattern, CCWarcFilenameParser.java in cc-index-table
 _PART = r"[!-.0-~]+"  # ASCII without blanks and slashes
 _PATH = re.compile(rf"(?:common-crawl/)?crawl-data/{_PART}/segments/{_PART}/warc/{_PART}\.warc\.gz")
+_INDEX = re.compile(rf"cc-index/table/cc-main/warc/crawl={_PART}/subset={_PART}/{_PART}\.parquet")
 _WARC_FILE = re.compile(r"\.warc(\.gz)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """A list of paths that each crawl has."""
+
+    name: str
+    what: str  # it lists
+    pattern: re.Pattern[str]  # of its lines
+
+
+_WARCS = _Listing("warc.paths.gz", "WARC file", _PATH)
+_TABLE = _Listing("cc-index-table.paths.gz", "Parquet file", _INDEX)
 
 
 class CrawlError(Exception):
@@ -61,18 +75,34 @@ def list_crawl(
     Raises CrawlError, or a TransportError where the list cannot be fetched.
     """
     _check_limit(limit)
+    return _list(crawl, root, _WARCS, limit, retry)
+
+
+def list_index(crawl: str, root: str = COMMON_CRAWL, *, retry: RetryPolicy = DEFAULT_RETRY) -> list[str]:
+    """Parquet files of a crawl's columnar index that tell of its WARC files, relative to `root`, in their order.
+
+    Raises CrawlError, or a TransportError where the list cannot be fetched.
+    """
+    paths = _list(crawl, root, _TABLE, None, retry)
+    found = [path.removeprefix(f"{root.rstrip('/')}/") for path in paths if "/subset=warc/" in path]
+    if not found:
+        raise CrawlError(f"the index of crawl {crawl} at {root} has no subset=warc; leave --index out")
+    return found
+
+
+def _list(crawl: str, root: str, listing: _Listing, limit: int | None, retry: RetryPolicy) -> list[str]:
     root = root.rstrip("/")
     flaw = _flaw_of_name(crawl)
     if flaw:
         raise CrawlError(f"{crawl!r} is no crawl that can be read: {flaw}{_nearest(crawl, root, retry)}")
-    address = f"{root}/crawl-data/{crawl}/warc.paths.gz"
+    address = f"{root}/crawl-data/{crawl}/{listing.name}"
     try:
         with open_stream(address, retry=retry) as stream:
-            paths = list(islice(_read_paths(cast(IO[bytes], stream), address), limit))
+            paths = list(islice(_read_paths(cast(IO[bytes], stream), address, listing), limit))
     except NotFound as error:
         raise CrawlError(f"no crawl {crawl} at {root}: {address} is missing{_nearest(crawl, root, retry)}") from error
     if not paths:
-        raise CrawlError(f"{address} lists no WARC files")
+        raise CrawlError(f"{address} lists no {listing.what}s")
     return [f"{root}/{path}" for path in paths]
 
 
@@ -108,7 +138,7 @@ def _flaw_of_name(crawl: str) -> str:
     return f"the first WARC crawl is of {FIRST_WARC_YEAR}" if int(found[1]) < FIRST_WARC_YEAR else ""
 
 
-def _read_paths(stream: IO[bytes], address: str) -> Iterator[str]:
+def _read_paths(stream: IO[bytes], address: str, listing: _Listing) -> Iterator[str]:
     """Paths of a gzipped list, one a line, each checked: they become addresses."""
     try:
         with gzip.GzipFile(fileobj=stream, mode="rb") as lines:
@@ -117,8 +147,8 @@ def _read_paths(stream: IO[bytes], address: str) -> Iterator[str]:
                 if not line:
                     return
                 path = line.decode("latin-1").strip()
-                if path and (not _PATH.fullmatch(path) or "/../" in path):
-                    raise CrawlError(f"line {number} of {address} is no path of a WARC file: {path[:200]!r}")
+                if path and (not listing.pattern.fullmatch(path) or "/../" in path):
+                    raise CrawlError(f"line {number} of {address} is no path of a {listing.what}: {path[:200]!r}")
                 if path:
                     yield path
     except TransportError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from mmc4_builder import commits, storage
 from mmc4_builder.commits import Commit, Output, Piece
 
+WORKER = "MMC4_WORKER"  # environment variable by which `pipelines/boot.py` names the worker of an engine
 GROUP_ROWS = 500
 GROUP_CHARS = 16_000_000  # of a row group, so that hostile pages cannot fill the memory
 PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
@@ -108,6 +110,7 @@ class Workspace:
             outputs=tuple(self._outputs),
             counts=dict(sorted(self.counts.items())),
             pieces={unit: tuple(pieces) for unit, pieces in sorted(self._pieces.items())},
+            by=os.environ.get(WORKER, ""),
         )
         commits.write(self.root, commit)
         return commit

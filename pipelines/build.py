@@ -15,7 +15,7 @@ from mmc4_builder.commits import Commit
 from mmc4_builder.funnel import Funnel
 from mmc4_builder.progress import Progress
 from mmc4_builder.shards import sizes_json
-from pipelines import launch, replacement, retry, summary
+from pipelines import changes, earlier, launch, replacement, retry, summary
 from pipelines.config import Build
 from pipelines.launch import Engine
 from pipelines.plan import STAGES, Crawl, Plan, Stage, remove_stale
@@ -45,7 +45,8 @@ def build(
     retry_failed: bool = False, stream: TextIO = sys.stderr,
 ) -> Outcome:  # fmt: skip
     """Run the named stages; what an earlier run committed is not done again."""
-    claim(plan, reconfigure)
+    for line in claim(plan, reconfigure):
+        print(line, file=stream)
     storage.sweep(plan.root)
     replacement.finish_all(plan.root)
     retry.finish(plan)
@@ -66,10 +67,14 @@ def build(
 def run_stage(plan: Plan, stage: Stage, engine: Engine, stream: TextIO) -> bool:
     """Run one stage unless every unit of it is committed; whether there was anything to do."""
     done: list[Commit] = []
+    stale = 0
     for work in stage.work:
         valid = work.committed(plan.root)
-        remove_stale(plan.root, work, valid)
+        stale += remove_stale(plan.root, work, valid)
         done += valid
+    earlier.forget(plan.root, stage.name)
+    if stale:
+        print(f"{stage.name}: results of {stale:,} units do not count any more: changed, missing or cut", file=stream)
     if len(done) == stage.total:
         print(f"{stage.name}: all {stage.total} units are done", file=stream)
         return False
@@ -120,24 +125,39 @@ class Watch:
                 self._totals[rate] = self._totals.get(rate, 0) + commit.counts[name]
 
 
-def claim(plan: Plan, reconfigure: bool) -> None:
-    """Write build.json, or make sure that the one that lies there is of this very build."""
+def claim(plan: Plan, reconfigure: bool) -> list[str]:
+    """Write build.json, or make sure that the one that lies there is of this very build.
+
+    What will be done again, and why, a line a stage.
+    """
     path = storage.join(plan.root, "build.json")
     now = describe(plan)
+    again: list[str] = []
     if storage.exists(path):
         before = json.loads(storage.read(path))
-        changed = [stage for stage in STAGES if before.get("fingerprints", {}).get(stage) != now["fingerprints"][stage]]
-        if before.get("crawl") != now["crawl"]:
-            raise BuildError(
-                f"{plan.root} holds a build of crawl {before.get('crawl')!r}, not of {plan.crawl.name!r}: "
-                "choose another --output"
-            )
-        if changed and not reconfigure:
-            raise BuildError(
-                f"{plan.root} belongs to another configuration: {', '.join(differences(before, now))}. Choose another "
-                f"--output, or pass --reconfigure to do these stages again in place: {', '.join(changed)}"
-            )
+        if (said := refusal(plan, before, now, reconfigure)) is not None:
+            raise BuildError(said)
+        origins = earlier.origins(plan.root, before, now)
+        again = [f"{stage}: again, {'; '.join(changes.why_stage(stage, origins[stage], now))}" for stage in origins]
+        now |= earlier.entries(origins, now)
     storage.write(path, json.dumps(now, indent=2).encode() + b"\n")
+    return again
+
+
+def refusal(plan: Plan, before: dict[str, Any], now: dict[str, Any], reconfigure: bool) -> str | None:
+    """Why a build may not go on in place, from the build.json that lies there."""
+    if before.get("crawl") != now["crawl"]:
+        return (
+            f"{plan.root} holds a build of crawl {before.get('crawl')!r}, not of {plan.crawl.name!r}: "
+            "choose another --output"
+        )
+    changed = earlier.changed(before, now)
+    if not changed or reconfigure:
+        return None
+    return (
+        f"{plan.root} belongs to another configuration: {', '.join(changes.told(before, now))}. Choose another "
+        f"--output, or pass --reconfigure to do these stages again in place: {', '.join(changed)}"
+    )
 
 
 def continued(root: str) -> Plan:
@@ -169,21 +189,6 @@ def describe(plan: Plan) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         "warcs": [list(warc) for warc in plan.crawl.warcs],
     }
-
-
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """`key: was -> is` for each value that differs of what two runs were asked for."""
-    found = _differences(before.get("config", {}), now["config"], "")
-    if before.get("warcs") != now["warcs"]:
-        found.append(f"{len(before.get('warcs', []))} -> {len(now['warcs'])} WARC files")
-    return found
-
-
-def _differences(before: Any, now: Any, at: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted(before.keys() | now.keys())
-        return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{at}.{key}")]
-    return [] if before == now else [f"{at.removeprefix('.')}: {before!r} -> {now!r}"]
 
 
 def require_earlier(plan: Plan, stages: Sequence[str]) -> None:

@@ -3,30 +3,48 @@
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from filters import ads, near_text
-from mmc4_builder import clip, crawl, face_labels, key_lists, storage, transport, weights_file
+from mmc4_builder import clip, columnar_index, crawl, face_labels, key_lists, storage, transport, weights_file
 from mmc4_builder.funnel import format_table
-from pipelines import configure, fit_faces, image_store, launch, remove, url_list
+from pipelines import (
+    configure,
+    disk_errors,
+    dry_run,
+    fit_faces,
+    holder,
+    image_store,
+    launch,
+    lock,
+    remove,
+    shared_paths,
+    url_list,
+)
 from pipelines.build import BuildError, build, continued
 from pipelines.fit_faces import Fit
 from pipelines.launch import Engine, EngineError, quiet
+from pipelines.lock import Lock, LockError
 from pipelines.plan import Plan
 from pipelines.url_list import UrlLists
 
 FAILURES = (
     BuildError,
     EngineError,
+    LockError,
     ads.AdListError,
     image_store.StoreError,
     near_text.NearTextError,
     clip.WeightsError,
+    columnar_index.ColumnarIndexError,
     crawl.CrawlError,
     face_labels.FitError,
     key_lists.KeyListError,
@@ -35,31 +53,88 @@ FAILURES = (
     weights_file.WeightsFileError,
 )
 
+MAX_COMMAND = 1000  # characters, of what a person reads
+RELEASE_SECONDS = 5.0
+
 
 def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
     """Do what the arguments ask for; 0, or 1 with the cause on stderr."""
     log = os.devnull
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, interrupted)
+    if args.runner is not None:
+        shared_paths.make_absolute(args)
     try:
-        plan = make_plan(args)
-        if args.runner is None:
-            quiet()
-            log = log_path(args.output)
-        engine = Engine(runner=args.runner, workers=args.workers, options=tuple(beam_options), log=log)
-        code = act(args, plan, engine)
-    except FAILURES as error:
-        print(f"mmc4-build: {error}{keep_details(log, error)}", file=sys.stderr, flush=True)
+        if args.dry_run:
+            return show_plan(args)
+        with lock.held(args.output, command_line(), lost) as held:
+            mind_interrupts(held)
+            if held.taken_over:
+                print(f"went on from {held.taken_over}", file=sys.stderr)
+            plan = make_plan(args)
+            if args.runner is None:
+                quiet()
+                log = log_path(args.output)
+            engine = Engine(runner=args.runner, workers=args.workers, options=tuple(beam_options), log=log)
+            with no_worker_left():
+                code = act(args, plan, engine)
+            if log != os.devnull:
+                Path(log).unlink(missing_ok=True)
+            return code
+    except (*FAILURES, OSError) as error:
+        if not isinstance(error, FAILURES) and not disk_errors.is_of_disk(error):
+            raise
+        remedy = disk_errors.remedy(error, args.output)
+        print(f"mmc4-build: {error}{remedy}{keep_details(log, error)}", file=sys.stderr, flush=True)
         return leave(1, error)
-    if log != os.devnull:
-        Path(log).unlink(missing_ok=True)
-    return code
 
 
-def interrupted(number: int, frame: object) -> None:
+def show_plan(args: argparse.Namespace) -> int:
+    """What the same command without --dry-run would do. The sample crawl is not written for it."""
+    root = args.output.rstrip("/")
+    stages = configure.choose_stages(args.stages)
+    if args.crawl == "sample" and not Path(root, "crawl").exists():
+        plan = Plan(build=configure.configure(args), crawl=dry_run.sample_to_be(root), root=root)
+    else:
+        plan = make_plan(args)
+    print(dry_run.report(plan, stages, args.reconfigure))
+    return 0
+
+
+def command_line() -> str:
+    """What was typed, for those who find the output taken."""
+    return shlex.join(["mmc4-build", *sys.argv[1:]])[:MAX_COMMAND]
+
+
+def mind_interrupts(held: Lock) -> None:
+    """Let Ctrl-C end a run at once, and let others in."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, partial(interrupted, held.release))
+
+
+def interrupted(release: Callable[[], None], number: int, frame: FrameType | None) -> None:
     """Ends at once. An exception could be lost in a callback of Beam's, which would go on; workers end with us."""
     os.write(2, b"\nmmc4-build: interrupted; the same command goes on from here\n")
+    holder.end_workers()
+    releasing = threading.Thread(target=release, daemon=True)  # an object store may take its time
+    releasing.start()
+    releasing.join(RELEASE_SECONDS)
     os._exit(130)
+
+
+@contextlib.contextmanager
+def no_worker_left() -> Iterator[None]:
+    """After a failure Beam leaves worker processes: they must not write any more when others may have the output."""
+    try:
+        yield
+    except EngineError:
+        threading.excepthook = lambda args: None  # Beam's threads tell of the workers' deaths
+        holder.end_workers()
+        raise
+
+
+def lost(why: str) -> None:
+    """Ends at once: the output is another launcher's now, or gone. Called by the heartbeat."""
+    os.write(2, f"\nmmc4-build: {why}\n".encode())
+    os._exit(1)
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
@@ -67,7 +142,8 @@ def make_plan(args: argparse.Namespace) -> Plan:
     root = args.output.rstrip("/")
     if not (args.crawl or args.input):
         return continued(root)
-    return Plan(build=configure.configure(args), crawl=configure.find_crawl(args), root=root)
+    build, found = configure.configure(args), configure.find_crawl(args)
+    return Plan(build=configure.with_index(build, args, found), crawl=found, root=root)
 
 
 def act(args: argparse.Namespace, plan: Plan, engine: Engine) -> int:

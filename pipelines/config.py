@@ -12,6 +12,7 @@ from filters.optout import OptOutRules
 from filters.size import SizeRules
 from filters.text import TextRules
 from filters.url import UrlRules
+from mmc4_builder.columnar_index import IndexRules
 from mmc4_builder.fetch_config import FetchConfig
 from mmc4_builder.html import HtmlLimits
 from mmc4_builder.images import ImageRules
@@ -31,11 +32,14 @@ class DocumentsConfig:
     min_english: float = 0.99  # C4: langdetect's probability
     bad_words: tuple[str, ...] = ()
     c4: tuple[str, ...] = ()
+    index: IndexRules | None = None  # find the pages of `c4` in the crawl's index instead of reading all of it
     crawl_robots: bool = False  # read Common Crawl's robotstxt files beside the WARC files
     near_text: NearTextRules | None = None  # look for documents that say nearly the same
 
     def __post_init__(self) -> None:
         _share("min_english", self.min_english)
+        if self.index and not self.c4:
+            raise ValueError("the index finds the pages of released C4: name its files in c4, or give no index")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from filters.ads import AdList
 from filters.near_text import NearTextRules
 from mmc4_builder import clip, crawl, face_detector, key_lists, storage, transport, weights_file
 from mmc4_builder.cli import UsageError
+from mmc4_builder.columnar_index import IndexRules, files_together
 from mmc4_builder.fetch_config import FetchConfig
 from mmc4_builder.key_lists import KeyList
 from pipelines.config import BUILDS, Build, DocumentsConfig, ImagesConfig, ImageSource, InterleaveConfig, ScoresConfig
@@ -161,6 +162,18 @@ def bad_words(path: str | None, is_sample: bool) -> tuple[str, ...]:
         return BAD_WORDS if is_sample else ()
     text = transport.read_bytes(path, MAX_LIST).decode("utf-8")
     return tuple(sorted({line.strip().lower() for line in text.splitlines() if line.strip()}))
+
+
+def with_index(build: Build, args: argparse.Namespace, found: Crawl) -> Build:
+    """The same build with the crawl's index, where it is asked for."""
+    if not args.index:
+        return build
+    released = sum(storage.size(path) or 0 for path in build.documents.c4)
+    rules = IndexRules(
+        parts=tuple(crawl.list_index(found.name, found.root)),
+        files_per_unit=files_together(released, len(found.warcs)),
+    )
+    return replace(build, documents=replace(build.documents, index=rules))
 
 
 def find_crawl(args: argparse.Namespace) -> Crawl:

@@ -1,7 +1,7 @@
 """Stage 1: WARC files -> C4 documents with the pictures of their pages, in DOM order."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,9 @@ from pipelines.c4 import JoinC4, own_text
 from pipelines.config import DocumentsConfig
 from pipelines.dedup import Deduplicate
 from pipelines.host_files import HostFileIndex, as_host_file, note_host_file, read_robots
+from pipelines.index import FindPages
 from pipelines.near_text import NearText
+from pipelines.ranges import ranges_of, read_ranges
 from pipelines.schemas import C4_TEXTS, DOCUMENTS, LINE_LOSERS, PAGES, URL_CLAIMS, URL_LOSERS
 from pipelines.units import Run, Step
 
@@ -31,16 +33,16 @@ HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 
 def extract(unit: Unit, workspace: Workspace, *, config: DocumentsConfig, crawl_root: str, buckets: int) -> None:
-    """One WARC file -> its candidate pages, an index of the pictures that it holds, and what hosts say in it."""
-    name = unit.inputs[0]
+    """One WARC file, or ranges of several -> candidate pages, an index of pictures, and what hosts say."""
     claims: list[tuple[int, str, str, int]] = []
-    archive = Archive(name)
+    names, responses = sources(unit, workspace, config, crawl_root)
+    archive = Archive("")
     host_files = HostFileIndex()
     removed = tombstones.load(workspace.root)
     with workspace.parquet(f"documents/pages/{unit.name}.parquet", PAGES) as rows:
-        pages = read_html(warc_path(crawl_root, name), workspace, config, (archive, host_files))
+        pages = read_html(responses, workspace, (archive, host_files))
         for record in without_removed(pages, removed, workspace):
-            row = candidate(record, name, workspace, config)
+            row = candidate(record, archive.warc, workspace, config)
             if row is not None:
                 row["images"] = [image for image in row["images"] if not removed.matches_url(image["url"])]
                 claims.append((row["url_key"], row["timestamp"], unit.name, len(claims)))
@@ -49,30 +51,50 @@ def extract(unit: Unit, workspace: Workspace, *, config: DocumentsConfig, crawl_
     workspace.leave("urls", partition(pa.table(columns, schema=URL_CLAIMS), "key", buckets))
     workspace.leave("archive", partition(archive.pictures(), "key", buckets))
     workspace.leave("redirects", archive.redirects())
-    if config.crawl_robots:
+    for name in names if config.crawl_robots else ():
         read_robots(name, crawl_root, workspace, config.warc, host_files)
     workspace.leave("host_files", partition(host_files.table(), "key", buckets))
 
 
-def read_html(
-    path: str, workspace: Workspace, config: DocumentsConfig, noted: tuple[Archive, HostFileIndex]
-) -> Iterator[warc.Record]:
-    """The HTML pages of a WARC file; pictures and host files are noted, and everything is counted."""
-    archive, host_files = noted
+Responses = Iterator[tuple[str, warc.Record | warc.BadRecord]]  # each with the name of its WARC file
+
+
+def sources(
+    unit: Unit, workspace: Workspace, config: DocumentsConfig, crawl_root: str
+) -> tuple[Sequence[str], Responses]:
+    """Which WARC files a unit reads, and the responses that it finds in them."""
+    if config.index is None:
+        return unit.inputs[:1], read_whole(unit.inputs[0], crawl_root, config)
+    ranges = ranges_of(unit, workspace)
+    return tuple(ranges), read_ranges(ranges, workspace, config.index, (crawl_root, config.warc))
+
+
+def read_whole(name: str, crawl_root: str, config: DocumentsConfig) -> Responses:
+    """Every response of one WARC file."""
+    path = warc_path(crawl_root, name)
     with transport.open_stream(path) as stream:
         for record in warc.read_records(stream, path, limits=config.warc):
-            if isinstance(record, warc.BadRecord):
-                workspace.bury("records", record.reason, warc=archive.warc, offset=record.offset, detail=record.detail)
-                continue
-            if as_host_file(record.url):
-                workspace.tally("records", "host_file")
-                note_host_file(record, archive.warc, workspace, host_files)
-                continue
-            archived = archive.note(record)
-            reason = not_a_page(record)
-            workspace.tally("records", "picture" if archived and reason else reason)
-            if reason is None:
-                yield record
+            yield name, record
+
+
+def read_html(
+    responses: Responses, workspace: Workspace, noted: tuple[Archive, HostFileIndex]
+) -> Iterator[warc.Record]:
+    """The HTML pages; pictures and host files are noted, and everything is counted."""
+    archive, host_files = noted
+    for archive.warc, record in responses:
+        if isinstance(record, warc.BadRecord):
+            workspace.bury("records", record.reason, warc=archive.warc, offset=record.offset, detail=record.detail)
+            continue
+        if as_host_file(record.url):
+            workspace.tally("records", "host_file")
+            note_host_file(record, archive.warc, workspace, host_files)
+            continue
+        archived = archive.note(record)
+        reason = not_a_page(record)
+        workspace.tally("records", "picture" if archived and reason else reason)
+        if reason is None:
+            yield record
 
 
 def not_a_page(record: warc.Record) -> str | None:
@@ -246,7 +268,13 @@ class Documents(beam.PTransform):
             fingerprint=self.corpus_fingerprint,
             run=partial(finish, config=self.config),
         )
-        documents = pipeline | beam.Create(self.files) | Run(first) | self._settle() | Run(last)
+        if self.config.index is None:
+            settled = pipeline | beam.Create(self.files) | Run(first) | self._settle()
+        else:  # which records are read depends on the whole corpus
+            place = (self.root, self.corpus_fingerprint)
+            dated = replace(first, fingerprint=self.corpus_fingerprint)
+            settled = pipeline | FindPages(*place, self.crawl_root, self.config, self.files, self.buckets, dated)
+        documents = settled | Run(last)
         if self.config.near_text is None:
             return documents
         return documents | NearText(self.root, self.near_fingerprint, self.config.near_text, self.files, self.buckets)

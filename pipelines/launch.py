@@ -1,22 +1,28 @@
 """Run one pipeline on an engine, and never wait for a worker that is dead."""
 
+import json
 import logging
 import os
 import re
 import shlex
+import shutil
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import apache_beam as beam
 import grpc
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.portability.job_server import JobServer, StopOnExitJobServer
+from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineState
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 POLL_SECONDS = {True: 0.5, False: 10.0}  # between looks at a local run, and at one that may list an object store
+KEEP_WORKER_MILLIS = "600000"  # an engine's worker without work stays so long
 OURS = ("mmc4_builder", "filters", "pipelines")
 _CAUSE = re.compile(r"^(?:(\w[\w.]*)\.)?(\w+): (.+)$", re.MULTILINE)
 _WHERE = re.compile(r" \[while running '[^']*'\]")
@@ -42,13 +48,32 @@ class Engine:
     def pipeline(self) -> beam.Pipeline:
         """An empty pipeline. Local runs name the FnApiRunner: Beam's default first tries to download another."""
         if self.runner is not None:
-            return beam.Pipeline(options=PipelineOptions([f"--runner={self.runner}", *self.options]))
+            return beam.Pipeline(options=_engine_options(self.runner, self.options))
         workers = self.workers or os.cpu_count() or 1
         # `exec`: no shell between us and the worker, or its death and ours would go unnoticed.
         command = f"exec {shlex.quote(sys.executable)} -m pipelines.worker {os.getpid()} 2>>{shlex.quote(self.log)}"
         environment = SubprocessSDKEnvironment.from_command_string(command) if workers > 1 else None
         options = PipelineOptions([f"--direct_num_workers={workers}", *self.options])
         return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
+
+
+def _engine_options(runner: str, given: tuple[str, ...]) -> PipelineOptions:
+    """What was given, and what Beam's defaults get wrong for worker processes: they are `mmc4-worker` unless a program
+    is named, and they stay, as one for each task would load its models again."""
+    options = PipelineOptions([f"--runner={runner}", *given])
+    portable = options.view_as(PortableOptions)
+    if portable.environment_type == "PROCESS":
+        if not (portable.environment_config or portable.environment_options):
+            portable.environment_config = json.dumps({"command": _worker_program()})
+        if not any(option.startswith("--environment_cache_millis") for option in given):
+            portable.environment_cache_millis = KEEP_WORKER_MILLIS
+    return options
+
+
+def _worker_program() -> str:
+    """Where `mmc4-worker` lies here, and so on every machine."""
+    beside = Path(sys.executable).with_name("mmc4-worker")
+    return str(beside) if beside.exists() else shutil.which("mmc4-worker") or "mmc4-worker"
 
 
 def quiet() -> None:
@@ -58,7 +83,12 @@ def quiet() -> None:
 
 def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], None]) -> None:
     """Run a pipeline to its end, calling `while_waiting` now and then. EngineError if it does not succeed."""
-    job = _Job(transform, engine)
+    try:
+        pipeline = engine.pipeline()
+    except Exception as error:  # a runner that nobody knows
+        raise EngineError(explain(error)) from error
+    server = start_job_server(pipeline)
+    job = _Job(transform, engine, pipeline)
     previous = threading.excepthook
     threading.excepthook = job.note_thread_death(previous)
     try:
@@ -69,15 +99,37 @@ def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], 
     finally:
         threading.excepthook = previous
     if job.error is not None:
+        if server is not None:
+            server.stop()  # a launcher that leaves in a hurry would leave it behind, with its job
         raise EngineError(explain(job.error)) from job.error
+
+
+def start_job_server(pipeline: beam.Pipeline) -> JobServer | None:
+    """Start the Java program that some runners need between them and their engine; None where there is none to start.
+
+    They would do so themselves, but only the main thread may: Beam stops it by a signal handler. It serves all stages,
+    and ends with the launcher.
+    """
+    portable = pipeline.options.view_as(PortableOptions)
+    if not isinstance(pipeline.runner, PortableRunner) or portable.job_endpoint:
+        return None
+    try:
+        server = pipeline.runner.default_job_server(pipeline.options)
+        if not isinstance(server, StopOnExitJobServer):
+            return None
+        server.start()
+    except Exception as error:
+        raise EngineError(f"the runner's job server does not start: {explain(error)}") from error
+    return server
 
 
 class _Job:
     """A pipeline in a thread of its own: the local runner blocks until it is done, and for ever if a worker dies."""
 
-    def __init__(self, transform: beam.PTransform, engine: Engine) -> None:
+    def __init__(self, transform: beam.PTransform, engine: Engine, pipeline: beam.Pipeline) -> None:
         self.transform = transform
         self.engine = engine
+        self.pipeline = pipeline
         self.error: BaseException | None = None
         self.ended = threading.Event()
 
@@ -86,10 +138,8 @@ class _Job:
 
     def _run(self) -> None:
         try:
-            pipeline = self.engine.pipeline()
-            pipeline | self.transform
-            result = pipeline.run()
-            state = result.wait_until_finish()
+            self.pipeline | self.transform
+            state = self.pipeline.run().wait_until_finish()
             if state not in (PipelineState.DONE, None):
                 raise EngineError(f"the {self.engine.runner} job ended as {state}; its own log says why")
         except BaseException as error:  # it is raised again in the launcher's thread
@@ -124,6 +174,11 @@ def explain(error: BaseException) -> str:
 
     Our own errors say what to do, so their text is enough; of others the type is told too.
     """
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        return (
+            f"the job server is gone ({error.code().name}: {error.details()}). Everything that was committed is kept: "
+            "run the same command again to go on."
+        )
     text = str(error)
     module, name, message = type(error).__module__, type(error).__name__, text
     if not module.startswith(OURS) and (found := _CAUSE.findall(text)):

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import apache_beam as beam
@@ -19,6 +20,7 @@ from pipelines.config import Build, ImagesConfig
 from pipelines.documents import Documents
 from pipelines.image_store import store_units
 from pipelines.images import Images
+from pipelines.index import parts_of
 from pipelines.interleave import Interleave
 from pipelines.scores import Scores
 from pipelines.shards import Shards
@@ -79,17 +81,20 @@ class Plan:
 
     @property
     def files(self) -> tuple[Unit, ...]:
-        """A unit for each WARC file; what is made of it bears its number through all stages."""
-        numbered = enumerate(self.crawl.warcs)
-        return tuple(Unit(name=f"{number:05d}", inputs=warc) for number, warc in numbered)
+        """A unit for each WARC file, or for some of which an index names a few records; what is made of it bears its
+        number through all stages."""
+        index, warcs = self.build.documents.index, self.crawl.warcs
+        together = index.files_per_unit if index else 1
+        groups = (warcs[at : at + together] for at in range(0, len(warcs), together))
+        return tuple(Unit(name=f"{n:05d}", inputs=tuple(chain.from_iterable(group))) for n, group in enumerate(groups))
 
     @property
     def buckets(self) -> tuple[Unit, ...]:
-        """Buckets of hosts and hashes: at least twice the WARC files, so that each stays some hundred MB of pictures.
+        """Buckets of hosts and hashes: at least twice the files, so that each stays some hundred MB of pictures.
 
         A power of two, so that a few files more leave the work on the others valid.
         """
-        return units(1 << min(12, max(2, (2 * len(self.crawl.warcs) - 1).bit_length())))
+        return units(1 << min(12, max(2, (2 * len(self.files) - 1).bit_length())))
 
     @property
     def stores(self) -> tuple[Unit, ...]:
@@ -164,6 +169,15 @@ class Plan:
             )
         )
         first, last = Work("extract", fingerprint, self.files), Work("documents", everything, self.files)
+        if config.index:  # which records are read depends on the whole corpus
+            first = Work("extract", everything, self.files)
+            between = (
+                Work("map_index", everything, units(1)),
+                Work("route", everything, self.buckets),
+                Work("look_up", everything, parts_of(config.index)),
+                Work("pick", everything, self.buckets),
+                *between,
+            )
         text = (Work("sketch", near, self.files), Work("near_text", near, self.buckets)) if config.near_text else ()
         return Stage(name="documents", transform=transform, work=(first, *between, last, *text))
 

@@ -24,7 +24,7 @@ from pipelines.removal import PROOF, STEPS, Erase, Prove, Redecide, Tars
 
 SHOWN = 50  # keys in the table; the file has them all
 BATCH = 32  # files that one unit of the proof searches
-NOT_SEARCHED = ("build.json", "error.log")
+NOT_SEARCHED = ("build.json", "error.log", "build.lock")
 FOLDERS = (
     "retries",
     "documents",

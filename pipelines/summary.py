@@ -20,6 +20,7 @@ STEPS = (
     ("documents", "records", ("extract",)),
     ("documents", "pages", ("extract", "documents")),
     ("documents", "lines", ("extract", "documents")),
+    ("documents", "lookups", ("pick",)),
     ("documents", "c4", ("read_c4", "join_c4")),
     ("images", "mentions", ("mention",)),
     ("images", "urls", ("images",)),

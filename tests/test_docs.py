@@ -56,7 +56,7 @@ def test_files_exist(path: str) -> None:
     assert (ROOT / path).is_file()
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make (\w+)", README))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([\w-]+)", README))))
 def test_make_targets_exist(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

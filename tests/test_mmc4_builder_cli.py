@@ -26,6 +26,14 @@ from mmc4_builder.cli import main, parser
         (["--fit-faces", "f.json", "--output", "out", "--face-recall", "1.1"], "--face-recall must be above 0"),
         (["--fit-faces", "f.json", "--output", "out", "--face-sample", "0"], "--face-sample must be positive, got 0"),
         (["--remove", "f", "--retry-failed", "--output", "out"], "one at a time: --remove and --retry-failed"),
+        (["--remove", "f", "--dry-run", "--output", "out"], "--dry-run tells the plan of a build, not of --remove"),
+        (["--crawl", "CC-MAIN-2024-10", "--index", "--output", "out"], "--index finds the pages of released C4"),
+        (["--crawl", "sample", "--c4", "d", "--index", "--output", "out"], "--index finds the pages of released C4"),
+        (["--input", "x.warc.gz", "--c4", "d", "--index", "--output", "out"], "--crawl CC-MAIN-"),
+        (
+            ["--crawl", "CC-MAIN-2024-10", "--c4", "d", "--index", "--images", "both", "--output", "out"],
+            "--index reads pages and no pictures",
+        ),
         (["--crawl", "sample", "--image-store", "s", "--images", "live", "--output", "out"], "not from both"),
     ],
 )
@@ -52,6 +60,7 @@ def test_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[
         (["--crawl", "sample", "--image-store", "no/such/store"], "no/such/store"),
         (["--remove", "no/such/list"], "there is no build in"),
         (["--retry-failed"], "there is no build in"),
+        (["--dry-run"], "there is no build in"),
         (["--fit-faces", "faces.json", "--face-detector", "released"], "there is no build in"),
     ],
 )
@@ -83,5 +92,5 @@ def test_flags_are_few_and_none_is_added_by_accident() -> None:
         "--images", "--clip", "--shard-format", "--output", "--stages", "--workers", "--runner", "--contact",
         "--reconfigure", "--validate", "--image-store", "--opt-out", "--crawl-robots", "--ad-list", "--nsfw", "--faces",
         "--face-detector", "--decontaminate", "--near-text", "--remove", "--retry-failed", "--url-list", "--fit-faces",
-        "--face-sample", "--face-recall",
+        "--face-sample", "--face-recall", "--index", "--dry-run",
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """A few pictures of scenes that nothing was trained on, named by what they show.
 
-    python -m mmc4_builder.sample.gallery build/pictures
-    mmc4-caption --checkpoint runs/tiny/model.safetensors build/pictures/*.jpg
+python -m mmc4_builder.sample.gallery build/pictures
+mmc4-caption --checkpoint runs/tiny/model.safetensors build/pictures/*.jpg
 """
 
 import argparse
