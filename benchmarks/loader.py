@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
 
+from children import Child  # noqa: E402
 from loader_work import BATCH, END, MAX_IMAGES, MIN_BYTES, SIDE, THRESHOLD, TOKENS, serve  # noqa: E402
 from timing import report  # noqa: E402
 
@@ -158,38 +158,6 @@ def ours(folder: Path, *, packed: bool) -> None:
 
 
 # Both, in turns
-
-
-class Child:
-    """One side: takes batches when asked, and says what that cost."""
-
-    def __init__(self, arguments: list[str], path: str | None = None) -> None:
-        environment = dict(os.environ, OMP_NUM_THREADS="1", TRANSFORMERS_VERBOSITY="error")
-        environment["TOKENIZERS_PARALLELISM"] = "false"
-        if path is not None:
-            environment["PYTHONPATH"] = path
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.read()
-
-    def read(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"a side of the benchmark ended with {self.process.wait()}")
-        return line
-
-    def run(self, batches: int) -> dict[str, float]:
-        assert self.process.stdin is not None
-        print(batches, file=self.process.stdin, flush=True)
-        answer: dict[str, float] = json.loads(self.read())
-        return answer
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def compare(peer: str, *, rounds: int, batches: int, documents: int) -> None:

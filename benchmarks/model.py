@@ -11,7 +11,6 @@ there is no peer: step time, tokens/s, share of the device's peak, and memory fo
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # before this folder, whose model.py is not the package
 
 import torch  # noqa: E402
+from children import Child  # noqa: E402
 from model_work import (  # noqa: E402
     GENERATION,
     IMAGE,
@@ -47,8 +47,6 @@ HOW_TO_GET_PEER = """OpenFlamingo is not there. To get it, into a folder of its 
         tokenizers==0.13.3 "huggingface_hub<0.20" open_clip_torch==2.20.0 ftfy wcwidth sentencepiece
 and then: python benchmarks/model.py --peer FOLDER"""
 GOALS = {"train": 1.3, "generate": 3.0}
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2.25e15}
-"""Dense bf16 operations a second, by a part of the device's name."""
 
 
 # Ours, as a child
@@ -138,37 +136,6 @@ def child(folder: Path, threads: int, compiled: bool) -> None:
 # Both, in turns
 
 
-class Child:
-    """One side: does a job when asked, and says how long it took."""
-
-    def __init__(self, arguments: list[str], path: str | None, threads: int) -> None:
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), TRANSFORMERS_VERBOSITY="error")
-        if path is not None:
-            environment["PYTHONPATH"] = path
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.read()
-
-    def read(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"a side of the benchmark ended with {self.process.wait()}")
-        return line
-
-    def run(self, job: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        print(job, file=self.process.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(self.read())
-        return answer
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def compare(peer: str, *, rounds: int, threads: int, compiled: bool, jobs: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # The peer first: it writes the weights.
@@ -241,9 +208,10 @@ def _random(vision: Any) -> Any:
 
 def step_table(shape: str, device: str, *, sequences: int, steps: int) -> None:
     from model.flops import Batch, flops_per_batch
+    from train.metrics import peak
 
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    peak = next((value for part, value in PEAKS.items() if part in name), float("inf"))
+    most = peak(torch.device(device))
     for compiled in (False, True):
         model = released_shape(shape, device)
         flops = flops_per_batch(model, Batch(sequences=sequences, tokens=256, slots=6, images=6 * sequences)).total
@@ -254,7 +222,7 @@ def step_table(shape: str, device: str, *, sequences: int, steps: int) -> None:
             "compile": compiled,
             "step_seconds": round(seconds, 4),
             "tokens_per_second": round(sequences * 256 / seconds, 1),
-            "mfu": round(flops / seconds / peak, 4),
+            "mfu": round(flops / seconds / most, 4),
             "peak_gib": round(memory / 2**30, 2),
             "torch": torch.__version__,
             "transformers": installed("transformers"),

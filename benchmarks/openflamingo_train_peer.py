@@ -4,6 +4,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,19 +80,27 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=RATE)
 
 
+def autocast(precision: str, cache_enabled: bool = True) -> Any:
+    """OpenFlamingo's own knows CUDA alone, and would leave everything in fp32 here."""
+    bf16 = precision == "amp_bf16"
+    return partial(torch.autocast, "cpu", torch.bfloat16, enabled=bf16, cache_enabled=cache_enabled)
+
+
 def main() -> None:
     answers = own_stdout()
     warnings.simplefilter("ignore")
     sys.modules.setdefault("wandb", types.ModuleType("wandb"))
     torch.set_num_threads(int(sys.argv[2]))
-    from open_flamingo.train.train_utils import train_one_epoch
+    from open_flamingo.train import train_utils
+
+    train_utils.get_autocast = autocast
 
     model = Wrapped(build(Path(sys.argv[1])))
     optimizer = optimizer_of(model)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARMUP))
     assert CLIP == 1.0  # which is written down in its loop
     args = SimpleNamespace(
-        precision="fp32", fsdp=False, fsdp_use_orig_params=False, num_epochs=1, rank=1, world_size=1,
+        precision=sys.argv[3], fsdp=False, fsdp_use_orig_params=False, num_epochs=1, rank=1, world_size=1,
         gradient_accumulation_steps=1, freeze_lm_embeddings=False, report_to_wandb=False, logging_steps=1 << 30,
         loss_multiplier_laion=LAMBDAS["pairs"], loss_multiplier_mmc4=LAMBDAS["documents"],
         batch_size_laion=PAIRS, batch_size_mmc4=DOCUMENTS,
@@ -104,7 +113,7 @@ def main() -> None:
         for images, (ids, mask) in ((documents.batches[0][0], _text(update(0)["documents"], LENGTH)),
                                     (pairs.batches[0][0][:, None], pairs.batches[0][1])):  # fmt: skip
             labels = ids.masked_fill((ids == PAD) | (ids == IMAGE), -100)
-            with torch.no_grad():
+            with torch.no_grad(), autocast(args.precision)():
                 found.append(
                     float(model(vision_x=images[:, :, None], lang_x=ids, attention_mask=mask, labels=labels)[0])
                 )
@@ -113,7 +122,7 @@ def main() -> None:
     def job(name: str) -> Callable[[], Any]:
         if name == "losses":
             return losses
-        return lambda: train_one_epoch(
+        return lambda: train_utils.train_one_epoch(
             args, model, 0, pairs, documents, Tokenizer(), optimizer, schedule, torch.device("cpu"), None
         )
 

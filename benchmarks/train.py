@@ -1,11 +1,13 @@
 """The trainer beside OpenFlamingo's own `train_one_epoch`: the same weights, the same samples, the same threads.
 
-    python benchmarks/train.py --peer FOLDER [--rounds 5] [--threads 1] [--compile]
+    python benchmarks/train.py --peer FOLDER [--precision amp_bf16] [--rounds 5] [--threads 1] [--compile]
     python benchmarks/train.py --scaling
     python benchmarks/train.py --device cuda --shape openflamingo_3b [--compile]
 
 FOLDER, or OPEN_FLAMINGO in the environment, is as for benchmarks/model.py. Each side is a child process; they work in
-turns, on batches made beforehand. `--scaling`: samples/s of two processes beside one with the same number of samples
+turns, on batches made beforehand. `--precision` is OpenFlamingo's flag: fp32 is its default, amp_bf16 what its models
+were trained with; ours then keeps the frozen parts in bf16. It matters only where a processor multiplies in bf16
+(`grep amx_bf16 /proc/cpuinfo`). `--scaling`: samples/s of two processes beside one with the same number of samples
 each. On `cuda` there is no peer: samples/s and MFU of a released shape with random weights.
 """
 
@@ -29,6 +31,7 @@ sys.path.insert(0, str(HERE.parent))  # before this folder, whose train.py and m
 
 import torch  # noqa: E402
 import train_work  # noqa: E402
+from children import Child  # noqa: E402
 from model_work import IMAGE, own_stdout, serve  # noqa: E402
 from timing import report  # noqa: E402
 from train_work import LAMBDAS, RATE, UPDATES, WARMUP, Sample  # noqa: E402
@@ -36,6 +39,7 @@ from train_work import LAMBDAS, RATE, UPDATES, WARMUP, Sample  # noqa: E402
 MODEL = runpy.run_path(str(HERE / "model.py"), run_name="model_benchmark")
 SAMPLES = (train_work.DOCUMENTS + train_work.PAIRS) * UPDATES
 GOAL = 1.5
+LOSSES_APART = {"fp32": 1e-3, "amp_bf16": 3e-2}
 
 
 # Ours
@@ -90,19 +94,20 @@ def small_batches() -> list[Any]:
 
 def losses(engine: Any, batches: dict[str, Any]) -> list[float]:
     """Of the next update, to compare the two sides with."""
+    from model.parallelize import arithmetic
     from train.step import _loss_sum
 
-    with torch.no_grad():
+    with torch.no_grad(), arithmetic(engine.model, engine.plan, engine.device):
         return [float(_loss_sum(engine, batches[name][0])) / batches[name][0].targets for name in LAMBDAS]
 
 
-def child(folder: Path, threads: int, compiled: bool) -> None:
+def child(folder: Path, threads: int, bf16: bool, compiled: bool) -> None:
     from train.distributed import joined
 
     answers = own_stdout()
     torch.set_num_threads(threads)
     with joined("cpu") as place:
-        engine = engine_of(MODEL["build_small"](folder), place.device, compiled=compiled)
+        engine = engine_of(MODEL["build_small"](folder), place.device, bf16=bf16, compiled=compiled)
         batches, steps = small_batches(), itertools.count(0, UPDATES)
 
         def job(name: str) -> Callable[[], Any]:
@@ -116,15 +121,12 @@ def child(folder: Path, threads: int, compiled: bool) -> None:
 # Beside the peer
 
 
-def compare(peer: str, *, rounds: int, threads: int, compiled: bool) -> None:
+def compare(peer: str, *, rounds: int, threads: int, precision: str, compiled: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # The peer first: it writes the weights.
-        theirs = MODEL["Child"]([str(HERE / "openflamingo_train_peer.py"), folder, str(threads)], peer, threads)
-        ours = MODEL["Child"](
-            [__file__, "--child", folder, "--threads", str(threads), *(["--compile"] if compiled else [])],
-            None,
-            threads,
-        )
+        theirs = Child([str(HERE / "openflamingo_train_peer.py"), folder, str(threads), precision], peer, threads)
+        flags = ["--threads", str(threads), "--precision", precision, *(["--compile"] if compiled else [])]
+        ours = Child([__file__, "--child", folder, *flags], threads=threads)
         sides = {"ours": ours, "open_flamingo": theirs}
         taken: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         before = {name: side.run("losses")["result"] for name, side in sides.items()}
@@ -139,12 +141,14 @@ def compare(peer: str, *, rounds: int, threads: int, compiled: bool) -> None:
         print(f"{name:<16}{speed['cpu'][name]:>8.2f} samples/s CPU{speed['wall'][name]:>8.2f} samples/s wall   "
               f"documents {before[name][0]:.5f} -> {after[name][0]:.5f}, pairs {before[name][1]:.5f} -> "
               f"{after[name][1]:.5f}", file=sys.stderr)  # fmt: skip
-    same = all(abs(a - b) < 1e-3 for a, b in zip(before["ours"], before["open_flamingo"], strict=True))
+    same = all(
+        abs(a - b) < LOSSES_APART[precision] for a, b in zip(before["ours"], before["open_flamingo"], strict=True)
+    )
     verdict = "losses agree" if same else "losses DIFFER"
     ratio = speed["cpu"]["ours"] / speed["cpu"]["open_flamingo"]
     print(f"{ratio:.2f}x (goal {GOAL}x); {verdict}", file=sys.stderr)
     report(
-        claim=f"training: samples per CPU second on {threads} thread(s), {verdict}",
+        claim=f"training: samples per CPU second on {threads} thread(s), {precision}, {verdict}",
         ours=speed["cpu"]["ours"],
         peer=speed["cpu"]["open_flamingo"],
         peer_name="open_flamingo 2.0.1",
@@ -278,6 +282,7 @@ def main() -> None:
     parser.add_argument("--peer", default=os.environ.get("OPEN_FLAMINGO"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=tuple(LOSSES_APART), default="fp32")
     parser.add_argument("--scaling", action="store_true", help="two processes beside one")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--shape", help="openflamingo_3b, _4b or _9b: ours alone, on --device")
@@ -288,7 +293,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child is not None:
-        child(given.child, given.threads, given.compile)
+        child(given.child, given.threads, given.precision == "amp_bf16", given.compile)
     elif given.rank is not None:
         ranked(given.rounds)
     elif given.scaling:
@@ -299,7 +304,9 @@ def main() -> None:
         print(MODEL["HOW_TO_GET_PEER"].replace("model.py", "train.py"), file=sys.stderr)
         sys.exit(2)
     else:
-        compare(given.peer, rounds=given.rounds, threads=given.threads, compiled=given.compile)
+        compare(
+            given.peer, rounds=given.rounds, threads=given.threads, precision=given.precision, compiled=given.compile
+        )
 
 
 if __name__ == "__main__":

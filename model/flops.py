@@ -6,13 +6,8 @@ activations adds none. Norms, activations and softmax are left out, as torch's F
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-
 from model.flamingo import Flamingo
 from model.language import attention_width
-from model.vision import VisionTower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +42,11 @@ class Flops:
 
 def flops_per_batch(model: Flamingo, batch: Batch) -> Flops:
     """Forward and backward of one batch. Gradients go only where something below them is trained."""
-    patches, frame = _frame(model.vision)
+    patches, frame = model.vision.frame
     shown = batch.images * batch.frames
     vision = Flops(frame * shown, 2 * frame * shown if model.config.vision.train else 0)
     resampler, per_image = _resampler(model, batch.frames * patches)
     return vision + resampler * batch.images + _text(model, batch, per_image * batch.slots)
-
-
-def _frame(tower: VisionTower) -> tuple[int, int]:
-    """Patches of one frame, and operations: counted by torch on tensors without data, whatever the architecture."""
-    weights = {name: t.detach().to("meta") for name, t in (*tower.named_parameters(), *tower.named_buffers())}
-    size = tower.image_size
-    image = torch.empty(1, 1, 3, size, size, device="meta", dtype=next(iter(weights.values())).dtype)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        features: Tensor = torch.func.functional_call(tower, weights, (image,))
-    return features.shape[2], counter.get_total_flops()
 
 
 def _linear(weights: int, tokens: int, *, input_grad: bool = True, weight_grad: bool = True) -> Flops:

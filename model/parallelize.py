@@ -144,6 +144,7 @@ def _sharded(model: Flamingo, plan: ParallelPlan, mesh: Any, device: torch.devic
 
     if "ignored_params" not in inspect.signature(fully_shard).parameters:
         raise ConfigError(f"kind {plan.kind!r} needs a newer torch than {torch.__version__}; 'ddp' works with it")
+    _ = model.vision.frame  # what it costs is counted while it is whole
     whole = set[nn.Parameter]()
     if plan.frozen == "replicate":
         whole = {parameter for parameter in model.parameters() if not parameter.requires_grad}

@@ -1,11 +1,13 @@
 """Vision encoders as towers: images in, patch features out. CLIP and SigLIP through open_clip, NFNet through timm."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from model.config import ConfigError, VisionConfig
 from model.layers import merge_heads, split_heads
@@ -50,6 +52,19 @@ class VisionTower(nn.Module):
     def features(self, frames: Tensor) -> Tensor:
         """[K, 3, H, W] to [K, S, d]."""
         raise NotImplementedError
+
+    @cached_property
+    def frame(self) -> tuple[int, int]:
+        """Patches of one frame, and floating-point operations for it: counted by torch on tensors without data.
+
+        To be asked once before the tower is sharded, as one that is would be gathered to be counted.
+        """
+        weights = {name: t.detach().to("meta") for name, t in (*self.named_parameters(), *self.named_buffers())}
+        size = self.image_size
+        image = torch.empty(1, 1, 3, size, size, device="meta", dtype=next(iter(weights.values())).dtype)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            features: Tensor = torch.func.functional_call(self, weights, (image,))
+        return features.shape[2], counter.get_total_flops()
 
 
 class ClipTower(VisionTower):

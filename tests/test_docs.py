@@ -14,7 +14,7 @@ from train.cli import parser as train_parser
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 HELPERS = (
-    "timing", "local_web", "model_work", "openflamingo_peer", "loader_work", "loader_peer", "train_work",
+    "timing", "children", "local_web", "model_work", "openflamingo_peer", "loader_work", "loader_peer", "train_work",
     "openflamingo_train_peer",
 )  # fmt: skip
 APART = ("c4_parity", "model", "loader", "train", "closed_loop")  # with a peer's environment, or behind a long run

@@ -13,6 +13,8 @@ from training_runs import one_thread  # noqa: F401
 
 from model import config as configs
 from model.config import ConfigError
+from model.flops import Batch as Shapes
+from model.flops import flops_per_batch
 from model.parallelize import ParallelPlan, arithmetic, bare, parallelize, reducing
 from train.distributed import Place, local, whole
 
@@ -80,9 +82,12 @@ def two_ranks(place: Place) -> None:
 
 
 def check_types(place: Place) -> None:
-    """What is sharded, what is whole, and in which type."""
+    """What is sharded, what is whole, and in which type; operations are counted as those of the whole model."""
+    shapes = Shapes(sequences=2, tokens=12, slots=3, images=3)
+    expected = flops_per_batch(flamingo("llama"), shapes)
     for plan in (ParallelPlan(kind="fsdp", bf16=True), ParallelPlan(kind="fsdp", frozen="shard", bf16=True)):
         model = bare(parallelize(flamingo("llama").train(), plan, place.device))
+        assert flops_per_batch(model, shapes) == expected
         for name, parameter in model.named_parameters():
             sharded = local(parameter) is not parameter
             assert sharded == (parameter.requires_grad or plan.frozen == "shard"), name

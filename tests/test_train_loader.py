@@ -33,8 +33,9 @@ from model.config import ConfigError
 from train import updates
 from train.batch import Batch
 from train.config import DatasetConfig, ImagesConfig, InterleavedConfig, Kind, PairsConfig, VideosConfig
-from train.loader import Loader, LoaderError, held_out, merge
+from train.loader import Loader, held_out, merge
 from train.samples import DataError
+from train.updates import LoaderError
 
 WORDS = vocabulary()
 PACKED = InterleavedConfig(tokens=48, packed=True, keep_single=1.0)

@@ -24,7 +24,7 @@ from train.checkpoints import CheckpointError, latest
 from train.config import DatasetConfig, PairsConfig, ParallelConfig, TrainConfig
 from train.distributed import Place
 from train.step import NonFiniteError
-from train.trainer import LoaderError
+from train.updates import LoaderError
 
 pytest.importorskip("transformers")
 

@@ -19,12 +19,12 @@ from model.flamingo import Flamingo
 from train import checkpoints, recipes, settings, vocabulary
 from train.config import DatasetConfig, TrainConfig
 from train.distributed import DivergedError, Place, gathered, joined
-from train.loader import Loader, LoaderError, held_out
+from train.loader import Loader, held_out
 from train.predict import predict
 from train.samples import DataError
 from train.step import NonFiniteError, RankError
-from train.trainer import LoaderError as DatasetError
 from train.trainer import Run, train
+from train.updates import LoaderError
 from train.validation import evaluate
 from train.vocabulary import Vocabulary
 
@@ -32,7 +32,6 @@ FAILURES = (
     CheckpointError,
     ConfigError,
     DataError,
-    DatasetError,
     DivergedError,
     LoaderError,
     NonFiniteError,
@@ -57,16 +56,16 @@ def run(args: argparse.Namespace) -> int:
 
 def act(args: argparse.Namespace, place: Place) -> int:
     config = resolve(args)
-    say: Callable[[str], None] = (lambda text: print(text, file=sys.stderr, flush=True)) if place.first else _silent
     if not args.dry_run:
         _keep(config, Path(args.output), place)
     model = build(config)
     if args.init:
         checkpoint.load(model, args.init)
-    say(predict(config, model, world=place.world, device=place.device).to_text())
-    if args.dry_run:
-        if place.first:
+    if place.first:
+        print(predict(config, model, world=place.world, device=place.device).to_text(), file=sys.stderr, flush=True)
+        if args.dry_run:
             print(settings.to_text(config))
+    if args.dry_run:
         return 0
     words = vocabulary.load(config.model.language)
     loaders = {
@@ -79,10 +78,6 @@ def act(args: argparse.Namespace, place: Place) -> int:
         for one in loaders.values():
             one.close()
     return done.exit_code
-
-
-def _silent(text: str) -> None:
-    """Ranks other than the first."""
 
 
 def _keep(config: TrainConfig, folder: Path, place: Place) -> None:

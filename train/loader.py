@@ -29,8 +29,6 @@ from train.updates import LoaderError, Maker, Update
 from train.vocabulary import Vocabulary
 from train.workers import start
 
-__all__ = ["Loader", "LoaderError", "held_out", "merge"]
-
 State = Mapping[str, Any]
 """{"update": the next one, "positions": [STREAMS][rows] numbers}, which JSON can hold."""
 

@@ -25,6 +25,7 @@ from train.config import TrainConfig
 from train.distributed import Place, check_agreement, gathered
 from train.metrics import Log, Writers
 from train.step import Batches, Counts, Engine, Update, count, update
+from train.updates import LoaderError
 
 STOP, LOADER_FAILED, SAVE_FAILED = 1, 2, 4  # what a rank tells the others before an update, added up
 COLLECT_EVERY = 100  # updates between collections of garbage
@@ -65,10 +66,6 @@ class Result:
 
     step: int
     exit_code: int = 0
-
-
-class LoaderError(RuntimeError):
-    """A dataset cannot be read on."""
 
 
 def train(

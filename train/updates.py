@@ -22,7 +22,7 @@ LEAST_SKIPS, MOST_SKIPS = 1000, 10_000
 
 
 class LoaderError(Exception):
-    """The loader cannot give another batch; says why and what to do."""
+    """A dataset cannot give another batch; says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
