@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.run import get_args_parser
 from training_data import write_documents, write_pairs
 
 from train import recipes
@@ -53,7 +54,7 @@ def losses(output: Path) -> dict[int, float]:
 def test_a_run_and_its_continuation(data: Path, mine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Four updates, then two more by the same command: the same as six at once."""
     pairs = write_pairs(tmp_path / "pairs", [8])
-    common = ["--config", mine, "--data", str(data), "--pairs", str(pairs), "--workers", "0", "--log", "none"]
+    common = ["--config", mine, "--data", str(data), "--pairs", str(pairs), "--workers", "0", "--curves", "none"]
     assert main([*common, "--output", str(tmp_path / "two"), "--steps", "4"]) == 0
     said = capsys.readouterr().err
     assert "TFLOP an update at most, 4 updates" in said and "trained: " in said
@@ -67,8 +68,21 @@ def test_a_run_and_its_continuation(data: Path, mine: str, tmp_path: Path, capsy
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_two_processes_by_torchrun_train_as_one_does(data: Path, mine: str, tmp_path: Path) -> None:
+    """The README's command for several GPUs, on two CPUs."""
+    common = ["--config", mine, "--data", str(data), "--workers", "0", "--curves", "none", "--device", "cpu"]
+    assert main([*common, "--output", str(tmp_path / "one"), "--steps", "2"]) == 0
+    here = Path(sys.executable).parent
+    torchrun = [here / "torchrun", "--nproc-per-node", "2", "--no-python", here / "mmc4-train"]
+    given = [*torchrun, *common, "--output", tmp_path / "two", "--steps", "2"]
+    done = subprocess.run(given, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("trained: ") == 1 and "2 processes" in done.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+
+
 def test_a_run_that_begins_from_another(data: Path, mine: str, tmp_path: Path) -> None:
-    common = ["--config", mine, "--data", str(data), "--workers", "0", "--log", "none", "--steps", "1"]
+    common = ["--config", mine, "--data", str(data), "--workers", "0", "--curves", "none", "--steps", "1"]
     assert main([*common, "--output", str(tmp_path / "first")]) == 0
     trained = tmp_path / "first" / "model.safetensors"
     assert main([*common, "--output", str(tmp_path / "second"), "--init", str(trained)]) == 0
@@ -108,7 +122,18 @@ def test_what_cannot_be(
 
 
 def test_a_folder_of_another_run(data: Path, mine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["--data", str(data), "--output", str(tmp_path / "out"), "--workers", "0", "--log", "none", "--steps", "1"]
+    common = [
+        "--data",
+        str(data),
+        "--output",
+        str(tmp_path / "out"),
+        "--workers",
+        "0",
+        "--curves",
+        "none",
+        "--steps",
+        "1",
+    ]
     assert main(["--config", mine, *common]) == 0
     assert main(["--config", mine.replace("small", "unseeded"), *common]) == 1
     assert "seed: 0 there, 7 asked for" in capsys.readouterr().err
@@ -131,11 +156,18 @@ def test_usage(arguments: list[str], said: str, capsys: pytest.CaptureFixture[st
     assert said in capsys.readouterr().err
 
 
+def test_torchrun_leaves_every_flag_to_us() -> None:
+    """It reads beginnings of its own flags out of what follows the program: `--log` would be refused as ambiguous."""
+    for flag in (flag for action in parser()._actions for flag in action.option_strings):
+        given = get_args_parser().parse_args(["--no-python", "mmc4-train", flag, "x"])
+        assert given.training_script_args == [flag, "x"]
+
+
 def test_flags_are_few_and_none_is_added_by_accident() -> None:
     flags = {flag for action in parser()._actions for flag in action.option_strings}
     assert flags == {
         "-h", "--help", "--version", "--config", "--data", "--pairs", "--videos", "--lm", "--vision", "--init",
-        "--output", "--steps", "--workers", "--device", "--log", "--dry-run",
+        "--output", "--steps", "--workers", "--device", "--curves", "--dry-run",
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ examples:
   mmc4-train --config my.py:mine --data out/ --output runs/mine --dry-run
       a recipe of your own: what it resolves to, and what it will take
 """
-LOGS = ("tensorboard", "wandb", "none")
+CURVES = ("tensorboard", "wandb", "none")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--steps", metavar="N", type=int, help="updates; the recipe's number otherwise")
     group.add_argument("--workers", metavar="N", type=int, default=1, help="loading processes a dataset (%(default)s)")
     group.add_argument("--device", choices=("cpu", "cuda"), help="by default a GPU where there is one")
-    group.add_argument("--log", choices=LOGS, default="tensorboard", help="beside metrics.jsonl (%(default)s)")
+    group.add_argument("--curves", choices=CURVES, default="tensorboard", help="beside metrics.jsonl (%(default)s)")
     group.add_argument("--dry-run", action="store_true", help="say what would be trained and what it takes, and end")
 
 

@@ -72,7 +72,7 @@ def act(args: argparse.Namespace, place: Place) -> int:
         dataset.name: loader(config, dataset, model, words, place, workers=args.workers) for dataset in config.datasets
     }
     try:
-        done = train(config, model, loaders, Run(output=Path(args.output), place=place, writers=args.log),
+        done = train(config, model, loaders, Run(output=Path(args.output), place=place, writers=args.curves),
                      validator(config, loaders, words, place))  # fmt: skip
     finally:
         for one in loaders.values():
