@@ -285,7 +285,7 @@ def _remove(path: Path) -> None:
 
 
 def _check_torch() -> None:
-    """Now, and not after a thousand updates. torch 2.15 is what this was tested with; 2.6 lacks it."""
+    """Now, and not after a thousand updates."""
     try:
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
@@ -293,7 +293,7 @@ def _check_torch() -> None:
     except ImportError:
         able = False
     if not able:
-        raise CheckpointError(f"torch {torch.__version__} cannot write checkpoints in safetensors: install a newer one")
+        raise CheckpointError(f"torch {torch.__version__} cannot write checkpoints in safetensors: install 2.9 or newer")
 
 
 # For those who use the model
