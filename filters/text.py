@@ -107,11 +107,11 @@ def keep_lines(
     for index, line, gone, key in zip(page.indices, page.lines, drop, keys, strict=True):
         if gone:
             dropped["duplicate_elsewhere"] += 1
-        elif key in seen:
+        elif key in seen:  # also of a line that another page keeps: only the first copy was compared
             dropped["duplicate_on_page"] += 1
         else:
-            seen.add(key)
             kept.append((index, line))
+        seen.add(key)
     lines = tuple(line for _, line in kept)
     if not lines or not _has_sentences(_beginnings(lines), rules.min_sentences, sentences, together=False):
         return "too_few_unique_sentences"

@@ -153,6 +153,14 @@ def test_keep_lines_drops_other_pages_lines_and_repeats() -> None:
     assert page.dropped == {"no_end_mark": 1}
 
 
+def test_a_line_that_another_page_keeps_goes_with_its_repeats() -> None:
+    page = cleaned("Elsewhere this line is kept.", GOOD, "elsewhere this line is kept.", "One more line to keep here.")
+    left = keep_lines(page, [True, False, False, False])
+    assert isinstance(left, CleanPage)
+    assert left.lines == (GOOD, "One more line to keep here.")
+    assert left.dropped == {"duplicate_elsewhere": 1, "duplicate_on_page": 1}
+
+
 @pytest.mark.parametrize("drop", [[True, True], [True, False]])
 def test_keep_lines_rejects_what_is_too_short_now(drop: list[bool]) -> None:
     page = cleaned(GOOD, "One more line to keep here.")

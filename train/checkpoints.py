@@ -293,7 +293,9 @@ def _check_torch() -> None:
     except ImportError:
         able = False
     if not able:
-        raise CheckpointError(f"torch {torch.__version__} cannot write checkpoints in safetensors: install 2.9 or newer")
+        raise CheckpointError(
+            f"torch {torch.__version__} cannot write checkpoints in safetensors: install 2.9 or newer"
+        )
 
 
 # For those who use the model
