@@ -44,7 +44,7 @@ kill-test: $(VENV)/.test
 	$(BIN)/python tests/kill_suite.py --seeds 50
 
 bench: $(VENV)/.bench
-	@for script in documents images fetch images_stage match corpus_duplicates alignment memory index; do \
+	@for script in documents images fetch images_stage match corpus_duplicates alignment memory index scale; do \
 		echo "== benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 check: $(VENV)/.check

@@ -11,7 +11,6 @@ import hashlib
 import html
 import io
 import json
-import os
 import re
 import tarfile
 import zipfile
@@ -224,14 +223,3 @@ def _picture(text: str, needles: Needles) -> Iterator[tuple[str, bool]]:
         yield from needles.in_bytes(base64.b64decode(text))
     except binascii.Error:
         yield from needles.in_text(text)
-
-
-def walk(root: str) -> list[str]:
-    """Every file below a folder, as paths relative to it, in order."""
-    if storage.is_local(root):
-        found = (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
-        return sorted(os.path.relpath(path, root).replace(os.sep, "/") for path in found)
-    from apache_beam.io.filesystems import FileSystems
-
-    matched = FileSystems.match([storage.join(root, "**")])[0].metadata_list
-    return sorted(entry.path.removeprefix(root.rstrip("/") + "/") for entry in matched)

@@ -1,9 +1,12 @@
-"""Files on the object stores that Beam knows (gs, s3, hdfs), without Beam until one is met."""
+"""Input files on object stores: s3 by its own client, whatever else Beam knows (gs, hdfs) by Beam's file systems."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from mmc4_builder import s3
 from mmc4_builder.http_rules import NotFound, TransportError, Unreachable
+from mmc4_builder.storage_errors import StorageError
 
 EXTRAS = {"gs": "gcp", "s3": "aws"}
 # how Beam's file systems say that the client library behind them is not installed
@@ -16,8 +19,7 @@ class BeamStream:
     def __init__(self, path: str, offset: int = 0) -> None:
         self._path = path
         try:
-            # Beam would unpack *.gz by itself: offsets must count the stored bytes
-            self._stream = _file_systems(path).open(path, compression_type="uncompressed")
+            self._stream = _open(path)
             if offset:
                 self._stream.seek(offset)
         except Exception as error:
@@ -49,10 +51,29 @@ class BeamStream:
 def match(pattern: str) -> list[str]:
     """Stored files that match a glob; none where nothing does."""
     try:
+        if pattern.startswith("s3://"):
+            return s3.match(pattern)
         (found,) = _file_systems(pattern).match([pattern])
     except Exception as error:
         raise _translated(pattern, error) from error
     return [str(metadata.path) for metadata in found.metadata_list]
+
+
+def _open(path: str) -> Any:
+    # Beam would unpack *.gz by itself: offsets must count the stored bytes
+    return (
+        s3.open_read(path)
+        if path.startswith("s3://")
+        else _file_systems(path).open(path, compression_type="uncompressed")
+    )
+
+
+def use(options: Sequence[str]) -> None:
+    """Let object stores know Beam's own options from the start: a pipeline would hand them over when it is made."""
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    FileSystems.set_options(PipelineOptions(list(options)))
 
 
 def _file_systems(path: str) -> Any:
@@ -70,6 +91,8 @@ def _file_systems(path: str) -> Any:
 def _translated(path: str, error: Exception) -> TransportError:
     if isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFound" or _code(error) == 404:
         return NotFound(f"no such file: {path}")
+    if isinstance(error, StorageError):
+        return Unreachable(str(error))
     if isinstance(error, NOT_INSTALLED):
         kind = path.partition("://")[0].lower()
         extra = EXTRAS.get(kind)

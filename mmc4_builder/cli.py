@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,12 +22,15 @@ examples:
   mmc4-build --crawl CC-MAIN-2024-10 --output gs://bucket/mmc4 --runner DataflowRunner \\
       --project my-project --region us-east1 --temp_location gs://bucket/tmp
       the same on an engine; options that mmc4-build does not know are Beam's
+  mmc4-build --input 'warcs/*.warc.gz' --output out/ --metrics progress.jsonl --metrics-port 9464
+      figures while it runs: JSON lines in a file, and http://127.0.0.1:9464/metrics for Prometheus
   mmc4-build --validate out/
       check what a build left against MMC4's format
   mmc4-build --remove takedown.txt --output out/
       erase pages, pictures, whole domains from a build, and prove it
 """
 ACTIONS = ("remove", "retry_failed", "url_list", "fit_faces")  # that work on what --output holds
+ACCELERATOR = re.compile(r"type:[\w-]+;count:[1-9]\d*(;.+)?")
 
 
 class UsageError(Exception):
@@ -47,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     _add_pictures(top.add_argument_group("pictures, and who may refuse them"))
     _add_models(top.add_argument_group("models, and what they sort out"))
     _add_output(top.add_argument_group("where, and how fast"))
+    _add_metrics(top.add_argument_group("how it goes"))
     _add_actions(top.add_argument_group("on a build that is there"))
     return top
 
@@ -61,6 +66,13 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--input", metavar="WARC", nargs="+", help="WARC files instead of a crawl; globs work")
     group.add_argument("--limit", metavar="N", type=int, help="only the first N WARC files")
+    group.add_argument(
+        "--previous",
+        metavar="DIR",
+        nargs="+",
+        help="finished builds of earlier crawls: their pages, lines and pictures are theirs, only what is new is "
+        "built, and no picture is fetched twice",
+    )
     group.add_argument(
         "--config",
         choices=("mmc4", "mmc4_ff", "mmc4_core", "mmc4_core_ff", "sample", "sample_ff"),
@@ -199,6 +211,12 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="Beam runner, such as SparkRunner, FlinkRunner or DataflowRunner (default: this machine)",
     )
     group.add_argument(
+        "--accelerator",
+        metavar="GPU",
+        help="on Dataflow, the GPU of the machines that run models, and of no others: "
+        "'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
+    )
+    group.add_argument(
         "--reconfigure",
         action="store_true",
         help="let a changed configuration redo, in place, the stages that depend on it",
@@ -207,6 +225,27 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--dry-run",
         action="store_true",
         help="say which units are done, which are to be done, and why; write and start nothing",
+    )
+
+
+def _add_metrics(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--metrics",
+        metavar="FILE",
+        help="add a JSON line on the running stage to a local file now and then; `-` is stdout",
+    )
+    group.add_argument(
+        "--metrics-seconds",
+        metavar="N",
+        type=float,
+        default=30.0,
+        help="between two lines of a stage; its first and its last come in any case (default: %(default)g)",
+    )
+    group.add_argument(
+        "--metrics-port",
+        metavar="[HOST:]PORT",
+        help="serve the same to Prometheus at /metrics, to this machine alone unless a HOST is named; "
+        "port 0 is any that is free",
     )
 
 
@@ -242,6 +281,8 @@ def check_usage(args: argparse.Namespace) -> None:
         raise UsageError(f"--dry-run tells the plan of a build, not of --{actions[0].replace('_', '-')}")
     if args.crawl and args.input or not (args.crawl or args.input or actions or args.dry_run):
         raise UsageError("give either --crawl NAME or --input WARC ... (try: --crawl sample --output build/sample)")
+    if args.previous and not (args.crawl or args.input):
+        raise UsageError("--previous belongs to a build that names its --crawl or --input; one that is there knows it")
     if not args.output:
         raise UsageError("where to? give --output DIR, or --output gs://bucket/prefix")
     if args.crawl == "sample" and "://" in args.output:
@@ -258,6 +299,14 @@ def check_usage(args: argparse.Namespace) -> None:
         value = getattr(args, flag)
         if value is not None and value < (flag != "workers"):
             raise UsageError(f"--{flag.replace('_', '-')} must be positive, got {value}")
+    if args.accelerator and args.runner != "DataflowRunner":
+        raise UsageError("--accelerator is for --runner DataflowRunner: elsewhere models use the GPU that a worker has")
+    if args.accelerator and not ACCELERATOR.fullmatch(args.accelerator):
+        raise UsageError(f"--accelerator must be like 'type:nvidia-tesla-t4;count:1', got {args.accelerator!r}")
+    if not args.metrics_seconds > 0:
+        raise UsageError(f"--metrics-seconds must be positive, got {args.metrics_seconds:g}")
+    if args.metrics and "://" in args.metrics:
+        raise UsageError(f"--metrics writes to a local file, or to stdout for `-`, not to {args.metrics!r}")
     if not 0 < args.face_recall <= 1:
         raise UsageError(f"--face-recall must be above 0 and at most 1, got {args.face_recall}")
 

@@ -88,11 +88,11 @@ def from_json(data: bytes) -> Commit:
 
 def find(root: str, step: str, unit: str, fingerprint: str) -> Commit | None:
     """The unit's record, if it is of this configuration and its outputs still lie there in full length."""
-    path = path_of(root, step, unit)
-    if not storage.exists(path):
+    data = storage.find(path_of(root, step, unit))
+    if data is None:
         return None
     try:
-        commit = from_json(storage.read(path))
+        commit = from_json(data)
     except (ValueError, KeyError, TypeError):
         return None  # not a record of ours: the unit is done again and the record replaced
     whole = all(storage.size(storage.join(root, output.path)) == output.size for output in commit.outputs)

@@ -51,6 +51,14 @@ def clock_time(seconds: float) -> str:
     return f"{minutes}m{second:02}s" if minutes else f"{second}s"
 
 
+def eta_seconds(total: int, done: int, resumed: int, seconds: float) -> float | None:
+    """From this run's units alone: resumed ones took no time. None where there is nothing to tell it from."""
+    left, fresh = total - done, done - resumed
+    if left <= 0:
+        return 0.0
+    return left * seconds / fresh if fresh > 0 else None
+
+
 class Progress:
     """Shows a stage's progress: `update` it as often as you like, `close` it or use it in a `with`.
 
@@ -87,6 +95,13 @@ class Progress:
             self._redraw()
         elif self._logged_at is None or self._clock() - self._logged_at >= LOG_SECONDS:
             self._log()
+
+    def note(self, text: str) -> None:
+        """Say something that stays, on a line of its own."""
+        if self._terminal:
+            self._write("\r" + " " * self._drawn + "\r")
+            self._drawn = 0
+        self._write(text + "\n")
 
     def close(self) -> None:
         """The stage has ended, well or not: leave its last state on a line of its own."""
@@ -151,11 +166,8 @@ def _rate(name: str, count: int, seconds: float) -> str:
 
 
 def _eta(snapshot: Snapshot) -> str:
-    """From this run's units alone: resumed ones took no time."""
-    left, fresh = snapshot.total - snapshot.done, snapshot.done - snapshot.resumed
-    if left <= 0:
-        return "0s"
-    return clock_time(left * snapshot.seconds / fresh) if fresh > 0 else "-"
+    seconds = eta_seconds(snapshot.total, snapshot.done, snapshot.resumed, snapshot.seconds)
+    return "-" if seconds is None else clock_time(seconds)
 
 
 def _columns(stream: TextIO | None) -> int:

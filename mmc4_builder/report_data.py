@@ -11,6 +11,7 @@ from statistics import median
 from PIL import Image
 
 from mmc4_builder.funnel import Funnel
+from mmc4_builder.timing_sums import Times
 
 MAX_PIXELS = 50_000_000  # of a picture to make a thumbnail of; more is a decompression bomb
 MAX_BINS = 200
@@ -132,6 +133,7 @@ class ReportData:
     kept: tuple[ReportImage, ...] = ()
     dropped: tuple[DroppedImage, ...] = ()
     optouts: OptOuts | None = None
+    times: Times | None = None  # the one part that differs from run to run
 
 
 def histogram(name: str, values: Iterable[float], bins: int | Sequence[float], unit: str = "") -> Histogram:

@@ -9,6 +9,7 @@ from mmc4_builder.report_data import DroppedImage, ReportData
 from mmc4_builder.report_html import Html, clip, element, join, name_of, table
 from mmc4_builder.report_optout import optout_section
 from mmc4_builder.report_pictures import document_card, dropped_tile, fit, gallery, kept_tile
+from mmc4_builder.report_timing import timing_section
 
 MEGABYTE = 1_000_000
 DOCUMENT_BYTES, KEPT_BYTES, DROPPED_BYTES = 4 * MEGABYTE, 1 * MEGABYTE, 2 * MEGABYTE
@@ -26,6 +27,7 @@ def sections(data: ReportData) -> Iterator[tuple[str, str, Html]]:
         ("kept", "Kept pictures", _kept(data)),
         ("dropped", "Dropped pictures", _dropped(data)),
         ("optouts", "Opt-outs", optout_section(data.optouts)),
+        ("time", "Time", timing_section(data.times)),
     ):
         if body:
             yield anchor, heading, body

@@ -1,16 +1,35 @@
 """Where results lie: a local folder or an object store, written so that nothing is ever half visible."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from io import BytesIO
+from typing import BinaryIO, Protocol
 from uuid import uuid4
 
+from mmc4_builder import beam_objects, s3
+from mmc4_builder.storage_errors import StorageError as StorageError
 
-class StorageError(Exception):
-    """The output cannot be read or written; the message names the path and the remedy."""
+
+class ObjectStore(Protocol):
+    """What is asked of an object store. A module each: `s3` for its protocol, `beam_objects` for all others."""
+
+    def size(self, path: str, /) -> int | None: ...
+    def open_read(self, path: str, /) -> BinaryIO: ...
+    def read(self, path: str, /) -> bytes: ...
+    def look(self, path: str, /) -> tuple[bytes, str] | None: ...
+    def put(self, path: str, stream: BinaryIO, length: int, /) -> None: ...
+    def put_if(self, path: str, content: bytes, version: str | None, /) -> bool: ...
+    def remove(self, path: str, /) -> None: ...
+    def names(self, folder: str, /) -> list[str]: ...
+    def walk(self, root: str, /) -> list[str]: ...
+    def sweep(self, root: str, /) -> int: ...
+
+
+def objects(path: str) -> ObjectStore:
+    """The object store in which a remote path lies."""
+    return s3 if path.startswith("s3://") else beam_objects
 
 
 def is_local(path: str) -> bool:
@@ -25,15 +44,14 @@ def join(root: str, *parts: str) -> str:
 
 def exists(path: str) -> bool:
     """Whether a file or object of this name is there."""
-    return os.path.exists(path) if is_local(path) else bool(_filesystems().exists(path))
+    return os.path.exists(path) if is_local(path) else objects(path).size(path) is not None
 
 
 def size(path: str) -> int | None:
     """Bytes of the file, or None where there is none."""
     if is_local(path):
         return os.path.getsize(path) if os.path.isfile(path) else None
-    filesystems = _filesystems()
-    return filesystems.match([path])[0].metadata_list[0].size_in_bytes if filesystems.exists(path) else None
+    return objects(path).size(path)
 
 
 def names(folder: str) -> list[str]:
@@ -42,25 +60,47 @@ def names(folder: str) -> list[str]:
         if not os.path.isdir(folder):
             return []
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
-    found = _filesystems().match([join(folder, "*")])[0].metadata_list
-    return sorted(entry.path.rsplit("/", 1)[1] for entry in found)
+    return [name for name in objects(folder).names(folder) if name[0] != "."]
+
+
+def walk(root: str) -> list[str]:
+    """Every file below a folder, as paths relative to it, in order."""
+    if not is_local(root):
+        return objects(root).walk(root)
+    found = (os.path.join(folder, name) for folder, _, files in os.walk(root) for name in files)
+    return sorted(os.path.relpath(path, root).replace(os.sep, "/") for path in found)
 
 
 def open_read(path: str) -> BinaryIO:
     """A seekable stream for reading."""
-    return open(path, "rb") if is_local(path) else _filesystems().open(path, compression_type="uncompressed")
+    return open(path, "rb") if is_local(path) else objects(path).open_read(path)
 
 
 def read(path: str) -> bytes:
     """The whole file; for small ones."""
+    if not is_local(path):
+        return objects(path).read(path)
     with open_read(path) as stream:
         return stream.read()
 
 
+def find(path: str) -> bytes | None:
+    """The whole of a small file, None where there is none: one request where `exists` and `read` are two."""
+    if not is_local(path):
+        found = objects(path).look(path)
+        return found and found[0]
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+
+
 def remove(path: str) -> None:
     """Delete a file; one that is not there is no error."""
-    if exists(path):
-        os.remove(path) if is_local(path) else _filesystems().delete([path])
+    if not is_local(path):
+        objects(path).remove(path)
+    elif exists(path):
+        os.remove(path)
 
 
 @contextmanager
@@ -69,21 +109,24 @@ def write_atomic(path: str) -> Iterator[BinaryIO]:
 
     Local: a temporary name beside the target, fsync, one rename. Object store: a local spool file, then one
     upload straight to the final name, which becomes visible when it is complete (a rename there would be a
-    copy and a delete).
+    copy and a delete). The spool has no name, so a killed process leaves none.
     """
     if is_local(path):
         with _translated(path), _local_temporary(path) as stream:
             yield stream
-    else:
-        with tempfile.TemporaryFile() as spool:
-            yield spool
-            spool.seek(0)
-            with _filesystems().create(path, compression_type="uncompressed") as target:
-                shutil.copyfileobj(spool, target, 1 << 20)
+        return
+    with _translated(f"{path}, by way of {tempfile.gettempdir()}"), tempfile.TemporaryFile() as spool:
+        yield spool
+        length = spool.seek(0, os.SEEK_END)
+        spool.seek(0)
+        objects(path).put(path, spool, length)
 
 
 def write(path: str, data: bytes) -> None:
     """Write a small file atomically."""
+    if not is_local(path):
+        objects(path).put(path, BytesIO(data), len(data))
+        return
     with write_atomic(path) as stream:
         stream.write(data)
 
@@ -126,9 +169,9 @@ def _translated(path: str) -> Iterator[None]:
 
 
 def sweep(root: str) -> int:
-    """Delete temporary files that a killed run left below a local root; returns how many."""
+    """Delete what a killed run left unfinished below a root: temporary files, uploads in parts; returns how many."""
     if not is_local(root):
-        return 0
+        return objects(root).sweep(root)
     count = 0
     for folder, _, files in os.walk(root):
         for name in files:
@@ -136,10 +179,3 @@ def sweep(root: str) -> int:
                 os.remove(os.path.join(folder, name))
                 count += 1
     return count
-
-
-def _filesystems() -> Any:
-    """Beam's filesystems, imported only where a remote path is met: they cost half a second."""
-    from apache_beam.io.filesystems import FileSystems
-
-    return FileSystems

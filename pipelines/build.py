@@ -4,19 +4,19 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, TextIO
 
 from pydantic import TypeAdapter
 
-from mmc4_builder import __version__, commits, storage
+from mmc4_builder import __version__, commits, storage, timings
 from mmc4_builder.commits import Commit
 from mmc4_builder.funnel import Funnel
-from mmc4_builder.progress import Progress
 from mmc4_builder.shards import sizes_json
-from pipelines import changes, earlier, launch, replacement, retry, summary
-from pipelines.config import Build
+from pipelines import changes, earlier, launch, replacement, retry, summary, watch
+from pipelines.config import Build, as_json
+from pipelines.inherit import inherit
 from pipelines.launch import Engine
 from pipelines.plan import STAGES, Crawl, Plan, Stage, remove_stale
 
@@ -24,8 +24,6 @@ PACKAGES = (
     "apache-beam", "fastwarc", "warcio", "resiliparse", "pycld2", "pillow", "simplejpeg", "numpy",
     "scipy", "pyarrow", "open_clip_torch", "torch", "pycurl", "protego",
 )  # fmt: skip
-RATES = {"records.entered": "records", "pages.kept": "documents", "urls.kept": "images", "pictures": "images",
-         "documents.kept": "documents", "samples.kept": "documents"}  # fmt: skip
 
 
 class BuildError(Exception):
@@ -47,7 +45,9 @@ def build(
     """Run the named stages; what an earlier run committed is not done again."""
     for line in claim(plan, reconfigure):
         print(line, file=stream)
+    inherit(plan)
     storage.sweep(plan.root)
+    replacement.discard(plan.root, timings.RUNNING)
     replacement.finish_all(plan.root)
     retry.finish(plan)
     if retry_failed:
@@ -61,6 +61,7 @@ def build(
                 require_pages(plan)
     if "shards" in stages:
         tidy(plan)
+    replacement.discard(plan.root, timings.RUNNING)
     return Outcome(funnel=summary.write(plan), ran=tuple(ran))
 
 
@@ -77,10 +78,10 @@ def run_stage(plan: Plan, stage: Stage, engine: Engine, stream: TextIO) -> bool:
         print(f"{stage.name}: results of {stale:,} units do not count any more: changed, missing or cut", file=stream)
     if len(done) == stage.total:
         print(f"{stage.name}: all {stage.total} units are done", file=stream)
+        watch.passed(plan.root, stage, done, engine.told)
         return False
-    watch = Watch(plan.root, stage, done)
-    with Progress(stage.name, stage.total, stream, resumed=len(done), resumed_counts=watch.counts()) as progress:
-        launch.run(stage.transform, engine, lambda: progress.update(watch.look(), watch.counts()))
+    with watch.followed(plan.root, stage, done, stream, engine.told) as look:
+        launch.run(stage.transform, engine, look)
     return True
 
 
@@ -92,37 +93,6 @@ def ask_again(plan: Plan, engine: Engine, stream: TextIO) -> None:
     else:
         run_stage(plan, again, engine, stream)
         retry.finish(plan)
-
-
-class Watch:
-    """Follows a running stage by its commit records: they are the same on every engine, counters are not."""
-
-    def __init__(self, root: str, stage: Stage, done: Sequence[Commit]) -> None:
-        self._root = root
-        self._waiting = {work.step: {unit.name for unit in work.units} for work in stage.work}
-        self._totals: dict[str, int] = {}
-        self._done = 0
-        for commit in done:
-            self._count(commit)
-
-    def look(self) -> int:
-        """Read the records that are new since the last look; how many units are done."""
-        for step, waiting in self._waiting.items():
-            if waiting:
-                for unit in waiting.intersection(commits.done(self._root, step)):
-                    self._count(commits.load_all(self._root, step, [unit])[0])
-        return self._done
-
-    def counts(self) -> dict[str, int]:
-        """What the stage has gone through, for its rates."""
-        return self._totals
-
-    def _count(self, commit: Commit) -> None:
-        self._waiting[commit.step].discard(commit.unit)
-        self._done += 1
-        for name, rate in RATES.items():
-            if name in commit.counts:
-                self._totals[rate] = self._totals.get(rate, 0) + commit.counts[name]
 
 
 def claim(plan: Plan, reconfigure: bool) -> list[str]:
@@ -183,7 +153,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "mmc4_build": __version__,
         "crawl": plan.crawl.name,
         "crawl_root": plan.crawl.root,
-        "config": json.loads(json.dumps(asdict(plan.build))),
+        "config": as_json(plan.build),
         "fingerprints": plan.fingerprints(),
         "seeds": {},  # nothing is drawn at random: ties are broken by hash and by place in the crawl
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
@@ -212,7 +182,7 @@ def require_pages(plan: Plan) -> None:
         dropped = "records.dropped."
         reasons = [f"{n} {name.removeprefix(dropped)}" for name, n in counts.items() if name.startswith(dropped)]
         raise BuildError(
-            f"no HTML page in {len(plan.files)} WARC files (the first is {plan.crawl.warcs[0][0]}); found: "
+            f"no HTML page in {len(plan.crawl.warcs)} WARC files (the first is {plan.crawl.warcs[0][0]}); found: "
             f"{', '.join(reasons) or 'nothing'}. What could not be read is listed in {plan.root}/dead_letters/extract"
         )
 

@@ -11,16 +11,21 @@ Description = Mapping[str, Any]  # the content of build.json, or one of its `ear
 SHOWN = 60  # characters of a value
 ABSENT = object()  # a setting that another version has or had: not the same as one that is None
 NEAR_TEXT = "documents.near_text"
+OF_NEAR_TEXT = ("sketch", "previous_bands", "near_text")
+REMOVED_BEFORE = "previous.removed"
+AFTER_OTHERS = ("documents", REMOVED_BEFORE, "previous.documents")
 VECTORS = ("scores.clip", "scores.clip_sha256")
 # By stage, then by step: the settings that decide what the step leaves, beside all that earlier stages read.
 READS: dict[str, dict[str, tuple[str, ...]]] = {
     "documents": {
-        **dict.fromkeys(("map_index", "route", "look_up", "pick", "extract", "read_c4", "join_c4"), ("documents",)),
-        **dict.fromkeys(("judge_urls", "claim_lines", "judge_lines", "documents"), ("documents",)),
-        **dict.fromkeys(("sketch", "near_text"), ("documents", NEAR_TEXT)),
+        "extract": ("documents", REMOVED_BEFORE),
+        **dict.fromkeys(("map_index", "route", "look_up", "pick", "read_c4", "join_c4"), AFTER_OTHERS),
+        **dict.fromkeys(("previous_documents", "judge_urls", "claim_lines", "judge_lines", "documents"), AFTER_OTHERS),
+        **dict.fromkeys(OF_NEAR_TEXT, (*AFTER_OTHERS, NEAR_TEXT)),
     },
     "images": dict.fromkeys(
-        ("mention", "redirects", "aliases", "index_store", "images", "occurrences", "frequent"), ("images",)
+        ("previous_images", "mention", "redirects", "aliases", "index_store", "images", "occurrences", "frequent"),
+        ("images", "previous.images"),
     ),
     "scores": {
         "embed": VECTORS,
@@ -111,7 +116,7 @@ def why_stage(stage: str, before: Description, now: Description) -> list[str]:
 
 def _stage_differs(stage: str, before: Description, now: Description) -> bool:
     """Whether a stage reads or gets anything else. Text that is nearly the same is sorted out by interleave."""
-    reads = (name for step, names in READS[stage].items() if step not in ("sketch", "near_text") for name in names)
+    reads = (name for step, names in READS[stage].items() if step not in OF_NEAR_TEXT for name in names)
     from_outside = inputs(before, now) if stage in ("documents", "images") else []
     return bool(_own(tuple(reads), before, now) or from_outside)
 

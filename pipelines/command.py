@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -14,7 +15,18 @@ from pathlib import Path
 from types import FrameType
 
 from filters import ads, near_text
-from mmc4_builder import clip, columnar_index, crawl, face_labels, key_lists, storage, transport, weights_file
+from mmc4_builder import (
+    beam_files,
+    clip,
+    columnar_index,
+    crawl,
+    face_labels,
+    key_lists,
+    metrics_out,
+    storage,
+    transport,
+    weights_file,
+)
 from mmc4_builder.funnel import format_table
 from pipelines import (
     configure,
@@ -34,12 +46,14 @@ from pipelines.fit_faces import Fit
 from pipelines.launch import Engine, EngineError, quiet
 from pipelines.lock import Lock, LockError
 from pipelines.plan import Plan
+from pipelines.previous import PreviousError
 from pipelines.url_list import UrlLists
 
 FAILURES = (
     BuildError,
     EngineError,
     LockError,
+    PreviousError,
     ads.AdListError,
     image_store.StoreError,
     near_text.NearTextError,
@@ -48,6 +62,7 @@ FAILURES = (
     crawl.CrawlError,
     face_labels.FitError,
     key_lists.KeyListError,
+    metrics_out.MetricsError,
     storage.StorageError,
     transport.TransportError,
     weights_file.WeightsFileError,
@@ -63,9 +78,11 @@ def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
     if args.runner is not None:
         shared_paths.make_absolute(args)
     try:
+        beam_files.use(beam_options)
         if args.dry_run:
             return show_plan(args)
-        with lock.held(args.output, command_line(), lost) as held:
+        figures = metrics_out.opened(args.metrics, args.metrics_seconds, args.metrics_port)
+        with figures as told, lock.held(args.output, command_line(), lost) as held:
             mind_interrupts(held)
             if held.taken_over:
                 print(f"went on from {held.taken_over}", file=sys.stderr)
@@ -73,7 +90,14 @@ def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
             if args.runner is None:
                 quiet()
                 log = log_path(args.output)
-            engine = Engine(runner=args.runner, workers=args.workers, options=tuple(beam_options), log=log)
+            engine = Engine(
+                runner=args.runner,
+                workers=args.workers,
+                options=tuple(beam_options),
+                accelerator=args.accelerator,
+                log=log,
+                told=told,
+            )
             with no_worker_left():
                 code = act(args, plan, engine)
             if log != os.devnull:
@@ -100,8 +124,9 @@ def show_plan(args: argparse.Namespace) -> int:
 
 
 def command_line() -> str:
-    """What was typed, for those who find the output taken."""
-    return shlex.join(["mmc4-build", *sys.argv[1:]])[:MAX_COMMAND]
+    """What was typed, for those who find the output taken. Without the secrets that it may hold."""
+    words = " ".join(["mmc4-build", shlex.join(sys.argv[1:])])
+    return re.sub(r"(--s3_(?:secret_access_key|session_token)[= ])('[^']*'|\S+)", r"\1...", words)[:MAX_COMMAND]
 
 
 def mind_interrupts(held: Lock) -> None:
@@ -159,8 +184,9 @@ def act(args: argparse.Namespace, plan: Plan, engine: Engine) -> int:
     if "scores" in stages:
         configure.find_weights(plan.build.scores)
     outcome = build(plan, engine, stages=stages, reconfigure=args.reconfigure, retry_failed=args.retry_failed)
-    print(format_table(outcome.funnel))
-    print(next_steps(plan, outcome.ran))
+    people = sys.stderr if args.metrics == "-" else sys.stdout
+    print(format_table(outcome.funnel), file=people)
+    print(next_steps(plan, outcome.ran), file=people)
     return 0
 
 
@@ -168,7 +194,8 @@ def write_url_list(plan: Plan, folder: str, engine: Engine, reconfigure: bool) -
     """Documents as far as they are not there yet, then the addresses of their pictures."""
     build(plan, engine, stages=("documents",), reconfigure=reconfigure)
     fingerprint = plan.fingerprints()["images"]
-    lists = UrlLists(plan.root, fingerprint, folder, plan.build.images, plan.files, plan.buckets)
+    before = plan.build.previous.builds
+    lists = UrlLists(plan.root, fingerprint, folder, plan.build.images, plan.files, plan.buckets, before)
     launch.run(lists, engine, lambda: None)
     print(f"{folder}: {url_list.total(folder):,} URLs. Next:\n  img2dataset --url_list {folder} --input_format parquet")
     return 0
@@ -213,4 +240,6 @@ def next_steps(plan: Plan, ran: Sequence[str]) -> str:
         ("report.html", "open it in a browser"),
     )
     there = [f"  {plan.root}/{name:<12} {what}" for name, what in places if storage.exists(f"{plan.root}/{name}")]
-    return "\n".join((f"{done}.", *there, f"  check it with: mmc4-build --validate {plan.root}"))
+    if storage.is_local(plan.root):  # which is where a build can be checked
+        there.append(f"  check it with: mmc4-build --validate {plan.root}")
+    return "\n".join((f"{done}.", *there))

@@ -1,8 +1,9 @@
 """What to build: one frozen dataclass a stage, and the named builds as functions."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Literal
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from filters import blank, nsfw
 from filters.ads import AdRules
@@ -124,6 +125,25 @@ class ShardsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreviousBuild:
+    """A finished build that this one adds to, as far as workers must know it."""
+
+    root: str
+    files: int  # of documents, `00000` and on
+    buckets: int  # of pictures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previous:
+    """Earlier builds in their order, and digests of what is read of them. Where they lie changes nothing."""
+
+    builds: tuple[PreviousBuild, ...] = ()
+    documents: Mapping[str, str] = field(default_factory=dict)  # by root: of its documents and their lines
+    images: Mapping[str, str] = field(default_factory=dict)  # by root: of what it knows of pictures
+    removed: str = ""  # of what was removed from any of them; empty where nothing was
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
     """Everything that decides what comes out. Where and how fast it runs is not here."""
 
@@ -133,6 +153,15 @@ class Build:
     scores: ScoresConfig = field(default_factory=ScoresConfig)
     interleave: InterleaveConfig = field(default_factory=InterleaveConfig)
     shards: ShardsConfig = field(default_factory=ShardsConfig)
+    previous: Previous = field(default_factory=Previous)
+
+
+def as_json(build: Build) -> dict[str, Any]:
+    """A build as build.json holds it. One that adds to no other is described as before there were any."""
+    described: dict[str, Any] = json.loads(json.dumps(asdict(build)))
+    if not build.previous.builds:
+        del described["previous"]
+    return described
 
 
 def mmc4(images: ImagesConfig) -> Build:

@@ -17,6 +17,7 @@ from mmc4_builder.cli import UsageError
 from mmc4_builder.columnar_index import IndexRules, files_together
 from mmc4_builder.fetch_config import FetchConfig
 from mmc4_builder.key_lists import KeyList
+from pipelines import previous
 from pipelines.config import BUILDS, Build, DocumentsConfig, ImagesConfig, ImageSource, InterleaveConfig, ScoresConfig
 from pipelines.interleave import MAX_AD_LIST
 from pipelines.plan import STAGES, Crawl
@@ -48,13 +49,22 @@ def configure(args: argparse.Namespace) -> Build:
             file=sys.stderr,
         )
         decided = replace(decided, min_similarity=-1.0, min_core_fraction=0.0, max_nsfw=1.0)
-    return replace(
+    whole = replace(
         made,
         documents=documents(args, made.documents, is_sample),
         scores=scored,
         interleave=decided,
         shards=replace(made.shards, format=args.shard_format),
     )
+    return with_previous(whole, args)
+
+
+def with_previous(build: Build, args: argparse.Namespace) -> Build:
+    """The same build on top of earlier ones, where it is asked for."""
+    found, notes = previous.find(args.previous, args.output, build)
+    for note in notes:
+        print(note, file=sys.stderr)
+    return replace(build, previous=found)
 
 
 def documents(args: argparse.Namespace, made: DocumentsConfig, is_sample: bool) -> DocumentsConfig:

@@ -12,10 +12,13 @@ from apache_beam.pvalue import PCollection
 
 from mmc4_builder.commits import Commit
 from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
-from pipelines.schemas import LINE_CLAIMS, LINE_LOSERS, URL_CLAIMS, URL_LOSERS
+from pipelines.config import PreviousBuild
+from pipelines.previous_documents import claim_before, document_units, known_lines, known_pages
+from pipelines.schemas import LINE_CLAIMS, LINE_LOSERS, PREVIOUS_LINES, PREVIOUS_URLS, URL_CLAIMS, URL_LOSERS
 from pipelines.units import Exchange, Run, Step
 
 Mask = npt.NDArray[np.bool_]
+VERDICTS = ("url_losers", "line_losers", "previous_url_losers", "previous_line_losers")
 
 
 def url_losers(claims: pa.Table) -> Mask:
@@ -45,16 +48,26 @@ def _all_but_first(claims: pa.Table, preference: npt.NDArray[np.generic], tie: s
     return later
 
 
-def judge_urls(unit: Unit, workspace: Workspace) -> None:
-    """Bucket of URLs -> for each documents file, which of its pages lose."""
+def judge_urls(unit: Unit, workspace: Workspace, *, adds: bool = False) -> None:
+    """Bucket of URLs -> for each documents file, which of its pages lose; where the build adds to others, to whom."""
     claims = workspace.received("urls", URL_CLAIMS)
-    _send_back(workspace, "url_losers", claims.filter(url_losers(claims)), URL_LOSERS)
+    lost = url_losers(claims)
+    if adds:
+        known = ~lost & known_pages(claims, workspace.received("previous_urls", PREVIOUS_URLS))
+        _send_back(workspace, "previous_url_losers", claims.filter(known), URL_LOSERS)
+        lost |= known
+    _send_back(workspace, "url_losers", claims.filter(lost), URL_LOSERS)
 
 
-def judge_lines(unit: Unit, workspace: Workspace) -> None:
-    """Bucket of line hashes -> for each documents file, which of its lines lose."""
+def judge_lines(unit: Unit, workspace: Workspace, *, adds: bool = False) -> None:
+    """Bucket of line hashes -> for each documents file, which of its lines lose; likewise."""
     claims = workspace.received("lines", LINE_CLAIMS)
-    _send_back(workspace, "line_losers", claims.filter(line_losers(claims)), LINE_LOSERS)
+    lost = line_losers(claims)
+    if adds:
+        known, taken = known_lines(claims, workspace.received("previous_lines", PREVIOUS_LINES))
+        _send_back(workspace, "previous_line_losers", claims.filter(taken), LINE_LOSERS)
+        lost = np.where(known, taken, lost)
+    _send_back(workspace, "line_losers", claims.filter(lost), LINE_LOSERS)
 
 
 def _send_back(workspace: Workspace, exchange: str, losers: pa.Table, schema: pa.Schema) -> None:
@@ -90,17 +103,36 @@ class Deduplicate(beam.PTransform):
     fingerprint: str
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
+    previous: tuple[PreviousBuild, ...] = ()  # builds that came first, and whose pages and lines stay theirs
 
     def expand(self, extracted: PCollection[Commit]) -> PCollection[Unit]:
-        urls = extracted | Exchange(("urls",), self.buckets) | Run(self._step("judge_urls", judge_urls))
-        lines = (
+        count, adds = len(self.buckets), bool(self.previous)
+        before = (self._before(extracted.pipeline),) if adds else ()
+        urls = (
+            (extracted, *before)
+            | "All pages" >> beam.Flatten()
+            | Exchange(("urls", "previous_urls"), self.buckets)
+            | Run(self._step("judge_urls", partial(judge_urls, adds=adds)))
+        )
+        claims = (
             urls
             | Exchange(("url_losers",), self.files)
-            | Run(self._step("claim_lines", partial(claim_lines, buckets=len(self.buckets))))
-            | Exchange(("lines",), self.buckets)
-            | Run(self._step("judge_lines", judge_lines))
+            | Run(self._step("claim_lines", partial(claim_lines, buckets=count)))
         )
-        return (urls, lines) | beam.Flatten() | Exchange(("url_losers", "line_losers"), self.files)
+        lines = (
+            (claims, *before)
+            | "All lines" >> beam.Flatten()
+            | Exchange(("lines", "previous_lines"), self.buckets)
+            | Run(self._step("judge_lines", partial(judge_lines, adds=adds)))
+        )
+        return (urls, lines) | beam.Flatten() | Exchange(VERDICTS, self.files)
+
+    def _before(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
+        """What earlier builds claimed, once for pages and lines."""
+        run = partial(claim_before, builds=self.previous, buckets=len(self.buckets))
+        files = pipeline | "Earlier files" >> beam.Create(document_units(self.previous))
+        claimed: PCollection[Commit] = files | Run(self._step("previous_documents", run))
+        return claimed
 
     def _step(self, name: str, run: Callable[[Unit, Workspace], None]) -> Step:
         return Step(name=name, root=self.root, fingerprint=self.fingerprint, run=run)

@@ -1,8 +1,10 @@
 """Stage 1: WARC files -> C4 documents with the pictures of their pages, in DOM order."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import apache_beam as beam
@@ -20,7 +22,7 @@ from mmc4_builder.urls import normalize_url
 from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
 from pipelines.archive import Archive, warc_path
 from pipelines.c4 import JoinC4, own_text
-from pipelines.config import DocumentsConfig
+from pipelines.config import DocumentsConfig, PreviousBuild
 from pipelines.dedup import Deduplicate
 from pipelines.host_files import HostFileIndex, as_host_file, note_host_file, read_robots
 from pipelines.index import FindPages
@@ -33,7 +35,7 @@ HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 
 def extract(unit: Unit, workspace: Workspace, *, config: DocumentsConfig, crawl_root: str, buckets: int) -> None:
-    """One WARC file, or ranges of several -> candidate pages, an index of pictures, and what hosts say."""
+    """WARC files, or ranges of them -> candidate pages, an index of pictures, and what hosts say."""
     claims: list[tuple[int, str, str, int]] = []
     names, responses = sources(unit, workspace, config, crawl_root)
     archive = Archive("")
@@ -64,7 +66,9 @@ def sources(
 ) -> tuple[Sequence[str], Responses]:
     """Which WARC files a unit reads, and the responses that it finds in them."""
     if config.index is None:
-        return unit.inputs[:1], read_whole(unit.inputs[0], crawl_root, config)
+        first, *others = unit.inputs
+        names = [first, *(other for other in others if not other.isdecimal())]  # a local file's size is beside its name
+        return names, chain.from_iterable(read_whole(name, crawl_root, config) for name in names)
     ranges = ranges_of(unit, workspace)
     return tuple(ranges), read_ranges(ranges, workspace, config.index, (crawl_root, config.warc))
 
@@ -150,7 +154,7 @@ def page_row(
 
 
 def finish(unit: Unit, workspace: Workspace, *, config: DocumentsConfig) -> None:
-    """Candidate pages of one WARC file and the verdicts on them -> its documents."""
+    """Candidate pages of a unit and the verdicts on them -> its documents."""
     choose = c4_texts(workspace) if config.c4 else survivors(workspace, config)
     bad_words = text.BadWords(config.bad_words)
     pages = read_rows(workspace.path(f"documents/pages/{unit.name}.parquet"))
@@ -182,22 +186,26 @@ Choose = Callable[[int, dict[str, Any]], Chosen | str]  # row and page -> its li
 def survivors(workspace: Workspace, config: DocumentsConfig) -> Choose:
     """C4's corpus-wide rules: what is left of each page when other pages kept theirs."""
     lost_pages = set(workspace.received("url_losers", URL_LOSERS)["row"].to_pylist())
+    seen_pages = set(workspace.received("previous_url_losers", URL_LOSERS)["row"].to_pylist())
     lost_lines: dict[int, set[int]] = {}
     for row in workspace.received("line_losers", LINE_LOSERS).to_pylist():
         lost_lines.setdefault(row["row"], set()).add(row["line"])
+    seen_lines = Counter(workspace.received("previous_line_losers", LINE_LOSERS)["row"].to_pylist())
 
     def choose(number: int, page: dict[str, Any]) -> Chosen | str:
         whole = text.CleanPage(lines=tuple(page["lines"]), indices=tuple(page["numbers"]), dropped={})
         if number in lost_pages:
             workspace.tally("lines", "page_dropped", len(whole.lines))
-            return "duplicate_url"
+            return "previous_url" if number in seen_pages else "duplicate_url"
         lost = lost_lines.get(number, set())
         gone = [i in lost for i in range(len(whole.lines))]
         rest = text.keep_lines(whole, gone, keys=page["line_keys"], rules=config.text)
         if isinstance(rest, str):
             workspace.tally("lines", "page_dropped", len(whole.lines))
             return rest
-        for reason, count in rest.dropped.items():
+        seen = seen_lines[number]
+        elsewhere = Counter(previous_line=seen) + Counter(rest.dropped) - Counter(duplicate_elsewhere=seen)
+        for reason, count in elsewhere.items():
             workspace.tally("lines", reason, count)
         return Chosen(url=page["url"], lines=rest.lines, numbers=rest.indices)
 
@@ -258,6 +266,7 @@ class Documents(beam.PTransform):
     config: DocumentsConfig
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
+    previous: tuple[PreviousBuild, ...] = ()
 
     def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
         run = partial(extract, config=self.config, crawl_root=self.crawl_root, buckets=len(self.buckets))
@@ -277,11 +286,12 @@ class Documents(beam.PTransform):
         documents = settled | Run(last)
         if self.config.near_text is None:
             return documents
-        return documents | NearText(self.root, self.near_fingerprint, self.config.near_text, self.files, self.buckets)
+        place, before = (self.root, self.near_fingerprint), () if self.config.c4 else self.previous
+        return documents | NearText(*place, self.config.near_text, self.files, self.buckets, before)
 
     def _settle(self) -> beam.PTransform:
         """What decides, over the whole corpus, which text each page has."""
         place = (self.root, self.corpus_fingerprint)
         if self.config.c4:
             return JoinC4(*place, self.config.c4, self.files, self.buckets)
-        return Deduplicate(*place, self.files, self.buckets)
+        return Deduplicate(*place, self.files, self.buckets, self.previous)

@@ -33,8 +33,9 @@ class Outlook:
     why: tuple[str, ...] = ()  # the rest is to be done
 
     def __str__(self) -> str:
-        left = self.total - self.done
-        return f"  {self.step:<12} {self.done:>7,} done {left:>7,} to do" + (f"  {'; '.join(self.why)}" if left else "")
+        left, width = self.total - self.done, max(1, 19 - len(self.step))
+        why = f"  {'; '.join(self.why)}" if left else ""
+        return f"  {self.step} {self.done:>{width},} done {left:>7,} to do{why}"
 
 
 def report(plan: Plan, stages: Sequence[str] = STAGES, reconfigure: bool = False) -> str:
@@ -129,7 +130,7 @@ def notes(
     plan: Plan, stages: Sequence[str], before: Mapping[str, Any] | None, now: Mapping[str, Any], reconfigure: bool
 ) -> list[str]:
     """What else a run would meet."""
-    found = []
+    found = [f"adds to {build.root}" for build in plan.build.previous.builds]
     if left := [*replacement.unfinished(plan.root), *commits.done(plan.root, retry.STEP)]:
         found.append(f"first, {len(left):,} units of a removal or retry that was stopped are brought to their end")
     try:

@@ -85,6 +85,7 @@ class Sources:
     at_rest: Mapping[str, Row]  # url -> where the crawl, or the store, holds it
     crawl_time: CrawlTime
     keep_host_file: Callable[[HostFile], None]
+    note_fetched: Callable[[Fetched], object] = id  # told of each URL of the live web; nobody is, unless somebody asks
 
 
 def outcomes(urls: Iterable[str], sources: Sources) -> Iterator[tuple[str, Outcome]]:
@@ -119,6 +120,7 @@ def _live(urls: list[str], sources: Sources) -> Iterator[tuple[str, Outcome]]:
     refuse = partial(refusal, config=config)
     fetch = replace(config.fetch, agents=config.optout.agents)
     for fetched in fetch_all(urls, fetch, refuse=refuse, keep_host_file=sources.keep_host_file):
+        sources.note_fetched(fetched)
         asked = fetched.status > 0
         outcome = replace(settle(_fetched(fetched), fetched.statements, sources), asked=asked)
         if config.source == "both" and outcome.reason and falls_back(outcome.reason):

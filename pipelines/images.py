@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,14 +12,18 @@ from apache_beam.pvalue import PCollection
 
 from filters import url as url_rules
 from filters.text import url_key
+from mmc4_builder import timings
 from mmc4_builder.commits import Commit
 from mmc4_builder.workspace import Rows, Unit, Workspace, partition, read_rows
 from pipelines import host_files, image_store
 from pipelines.archive import FollowRedirects, host_key, newest, warc_path
-from pipelines.config import ImagesConfig
+from pipelines.config import ImagesConfig, PreviousBuild
 from pipelines.fetching import KeepOut, Outcome, Sources, outcomes
 from pipelines.host_files import CrawlTime, LiveFiles, origin_of
+from pipelines.host_times import HostTimes
 from pipelines.picture_tar import Waiting, open_tar, placed
+from pipelines.previous_copies import settled
+from pipelines.previous_images import Before, bucket_units, count_before, look_up
 from pipelines.schemas import (
     ARCHIVED,
     FREQUENT,
@@ -37,6 +41,7 @@ from pipelines.units import Committed, Exchange, Run, Step, units
 
 Mentions = dict[str, tuple[list[str], int]]  # url -> documents files that name it, and how many documents
 RECEIVED = ("mentions", "pages", "host_files", "archive", "aliased", "imported")
+Builds = tuple[PreviousBuild, ...]
 
 
 def mention(unit: Unit, workspace: Workspace, *, config: ImagesConfig, buckets: int) -> None:
@@ -60,7 +65,9 @@ def mention(unit: Unit, workspace: Workspace, *, config: ImagesConfig, buckets: 
     workspace.leave("pages", partition(pa.table(columns, schema=PAGE_URLS), "key", buckets))
 
 
-def store(unit: Unit, workspace: Workspace, *, config: ImagesConfig, crawl_root: str, buckets: int) -> None:
+def store(
+    unit: Unit, workspace: Workspace, *, config: ImagesConfig, crawl_root: str, buckets: int, previous: Builds = ()
+) -> None:
     """One bucket of hosts -> a tar of its pictures, a row for each URL, and everything that its hosts said."""
     mentions = by_url(workspace.received("mentions", MENTIONS))
     crawl_time = CrawlTime(workspace.received("host_files", HOST_FILES), config.optout.agents)
@@ -75,7 +82,7 @@ def store(unit: Unit, workspace: Workspace, *, config: ImagesConfig, crawl_root:
             keep_host_file=live.keep,
         )
         urls = sorted(mentions, key=url_key)
-        waiting = collect(urls, sources, workspace, spool)
+        waiting = collect(urls, sources, workspace, spool, look_up(unit, previous, mentions, buckets, spool))
         with (
             workspace.parquet(f"images/{unit.name}.parquet", IMAGES) as rows,
             open_tar(workspace, f"images/{unit.name}.tar") as tar,
@@ -91,12 +98,17 @@ def store(unit: Unit, workspace: Workspace, *, config: ImagesConfig, crawl_root:
     leave_occurrences(workspace, shown, buckets)
 
 
-def collect(urls: list[str], sources: Sources, workspace: Workspace, spool: Spool) -> Waiting:
+def collect(
+    urls: list[str], sources: Sources, workspace: Workspace, spool: Spool, before: Before | None = None
+) -> Waiting:
     """What became of all URLs, put aside; requests and bytes are counted, beside the funnel."""
     waiting = Waiting(spool)
-    for url, outcome in outcomes(urls, sources):
+    hosts = HostTimes()
+    sources = replace(sources, note_fetched=hosts.note)
+    for url, outcome in settled(urls, sources, before, workspace) if before else outcomes(urls, sources):
         waiting.put(url, outcome)
         _count(workspace, outcome)
+    timings.note_hosts(workspace.root, workspace.step, workspace.unit.name, hosts.found)
     return waiting
 
 
@@ -161,6 +173,8 @@ def count_occurrences(unit: Unit, workspace: Workspace, *, frequent_from: int) -
     """
     table = workspace.received("occurrences", OCCURRENCES)
     totals: Counter[int] = Counter()
+    for row in workspace.received("previous_occurrences", TOTALS).to_pylist():
+        totals[row["key"]] += row["documents"]
     holders: dict[str, list[int]] = {}
     for key, holder, documents in zip(*(table[c].to_pylist() for c in OCCURRENCES.names), strict=True):
         totals[key] += documents
@@ -190,11 +204,13 @@ class Images(beam.PTransform):
     files: tuple[Unit, ...]
     buckets: tuple[Unit, ...]
     stores: tuple[Unit, ...] = ()  # img2dataset's tars
+    previous: Builds = ()
 
     def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
         count = len(self.buckets)
         mentioning = self._step("mention", partial(mention, config=self.config, buckets=count))
-        storing = self._step("images", partial(store, config=self.config, crawl_root=self.crawl_root, buckets=count))
+        from_all = partial(store, config=self.config, crawl_root=self.crawl_root, previous=self.previous)
+        storing = self._step("images", partial(from_all, buckets=count))
         counting = self._step("occurrences", partial(count_occurrences, frequent_from=self.config.frequent_from))
         files = pipeline | "Files" >> beam.Create(self.files)
         found = files | Committed(self.root, "extract")
@@ -202,12 +218,15 @@ class Images(beam.PTransform):
         if self.stores:
             indexing = self._step("index_store", partial(image_store.index_store, buckets=count))
             sources.append(pipeline | "Stores" >> beam.Create(self.stores) | indexing)
+        shown = [sources | "Sources" >> beam.Flatten() | Exchange(RECEIVED, self.buckets) | storing]
+        if self.previous:
+            before = pipeline | "Earlier buckets" >> beam.Create(bucket_units(self.previous))
+            looking = partial(count_before, builds=self.previous, buckets=count)
+            shown.append(before | self._step("previous_images", looking))
         return (
-            sources
-            | "Sources" >> beam.Flatten()
-            | Exchange(RECEIVED, self.buckets)
-            | storing
-            | Exchange(("occurrences",), self.buckets)
+            shown
+            | "All shown" >> beam.Flatten()
+            | Exchange(("occurrences", "previous_occurrences"), self.buckets)
             | counting
             | Exchange(("frequent",), units(1))
             | self._step("frequent", list_frequent)

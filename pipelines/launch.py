@@ -15,11 +15,16 @@ from pathlib import Path
 import apache_beam as beam
 import grpc
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
-from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 from apache_beam.runners.portability.job_server import JobServer, StopOnExitJobServer
 from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineState
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]
+
+from mmc4_builder.metrics_out import Sink
+from pipelines.accelerator import contradiction
 
 POLL_SECONDS = {True: 0.5, False: 10.0}  # between looks at a local run, and at one that may list an object store
 KEEP_WORKER_MILLIS = "600000"  # an engine's worker without work stays so long
@@ -39,7 +44,9 @@ class Engine:
     runner: str | None = None
     workers: int = 0  # 0: as many as there are cores
     options: tuple[str, ...] = ()  # of Beam, verbatim
+    accelerator: str | None = None  # GPU of the steps that run a model, where the engine gives machines by step
     log: str = os.devnull  # what local worker processes write to stderr; the launcher tells what matters of it
+    told: tuple[Sink, ...] = ()  # who else is told how each stage goes
 
     @property
     def is_local(self) -> bool:
@@ -48,19 +55,30 @@ class Engine:
     def pipeline(self) -> beam.Pipeline:
         """An empty pipeline. Local runs name the FnApiRunner: Beam's default first tries to download another."""
         if self.runner is not None:
-            return beam.Pipeline(options=_engine_options(self.runner, self.options))
+            gpu = (f"--model_accelerator={self.accelerator}",) if self.accelerator else ()
+            return beam.Pipeline(options=_engine_options(self.runner, (*self.options, *gpu)))
         workers = self.workers or os.cpu_count() or 1
         # `exec`: no shell between us and the worker, or its death and ours would go unnoticed.
         command = f"exec {shlex.quote(sys.executable)} -m pipelines.worker {os.getpid()} 2>>{shlex.quote(self.log)}"
         environment = SubprocessSDKEnvironment.from_command_string(command) if workers > 1 else None
         options = PipelineOptions([f"--direct_num_workers={workers}", *self.options])
-        return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
+        local = FnApiRunner(default_environment=environment, provision_info=_for_workers(options))
+        return beam.Pipeline(runner=local, options=options)
+
+
+def _for_workers(options: PipelineOptions) -> ExtendedProvisionInfo:
+    """What local workers hear of the options, which would be nothing: where objects are, and who asks for them."""
+    told = Struct()
+    told.update({k: v for k, v in options.get_all_options(drop_default=True).items() if k.startswith("s3_")})
+    return ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=told))
 
 
 def _engine_options(runner: str, given: tuple[str, ...]) -> PipelineOptions:
     """What was given, and what Beam's defaults get wrong for worker processes: they are `mmc4-worker` unless a program
     is named, and they stay, as one for each task would load its models again."""
     options = PipelineOptions([f"--runner={runner}", *given])
+    if (said := contradiction(options)) is not None:
+        raise EngineError(said)
     portable = options.view_as(PortableOptions)
     if portable.environment_type == "PROCESS":
         if not (portable.environment_config or portable.environment_options):

@@ -1,9 +1,9 @@
 """One launcher at a time on an output: a lock that names its holder, shows that it lives, and does not outlive it.
 
 A local lock is created where none is (O_EXCL), and its time is renewed every second. On one machine the holder's
-process tells whether it lives; from another machine only the heartbeat does. Beam's filesystems cannot create an
-object only where none is: there a launcher writes, waits, and reads back who wrote last. Whoever is overtaken in
-spite of all that finds the other's name at its next heartbeat, and stops.
+process tells whether it lives; from another machine only the heartbeat does. In S3 it is created, taken over and
+renewed by conditional writes. Not every store has those: so whoever took a lock there waits, and reads back who wrote
+last. Whoever is overtaken in spite of all that finds the other's name at its next heartbeat, and stops.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ class Seen:
 
     holder: Holder | None
     beat: float  # seconds since the epoch
+    version: str = ""  # of the object, where the store tells it
 
     @property
     def age(self) -> float:
@@ -63,27 +64,38 @@ class Lock:
     def acquire(self) -> None:
         """Take the lock. LockError where another launcher has it, StorageError where nothing can be written."""
         if not self.is_local:
-            self._acquire(_overwrite)
+            self._acquire(self._put)
             return
         with _writable(self.path):
             self._made = not os.path.isdir(self.root)
             os.makedirs(self.root, exist_ok=True)
             with _one_at_a_time(self.root):
-                self._acquire(_create)
+                self._acquire(self._create)
 
-    def _acquire(self, create: Callable[[str, bytes], bool]) -> None:
+    def _acquire(self, create: Callable[[Seen | None], bool]) -> None:
         while True:
-            if (seen := look(self.path)) is not None:
-                self._take_over(seen)
-            if create(self.path, _to_json(self.mine)):
+            self.taken_over = ""
+            seen = look(self.path)
+            if seen is not None and seen.holder == self.mine:
+                break  # it was written, but the store's answer was lost, and to the same once more it said no
+            if create(seen and self._take_over(seen)):
                 break
         if self.taken_over or not self.is_local:
             time.sleep(SETTLE_SECONDS[self.is_local])
-            if (wrong := self._lost()) is not None:
+            if (wrong := self._lost(look(self.path))) is not None:
                 raise LockError(wrong)
 
-    def _take_over(self, seen: Seen) -> None:
-        """Remove a dead launcher's lock; LockError for a living one's."""
+    def _create(self, dead: Seen | None) -> bool:
+        if dead is not None:
+            storage.remove(self.path)
+        return _create(self.path, _to_json(self.mine))
+
+    def _put(self, dead: Seen | None) -> bool:
+        """In an object store: where no lock is, or in the place of the very one that was judged."""
+        return storage.objects(self.path).put_if(self.path, _to_json(self.mine), dead.version if dead else None)
+
+    def _take_over(self, seen: Seen) -> Seen:
+        """A lock that may be replaced, as its launcher is dead; LockError for a living one's."""
         if seen.holder is None and seen.age <= EMPTY_SECONDS:
             time.sleep(EMPTY_SECONDS)
             seen = look(self.path) or seen
@@ -98,11 +110,10 @@ class Lock:
         if why is None:
             raise LockError(refusal(self.root, seen, STALE_SECONDS[self.is_local]))
         self.taken_over = f"{seen.holder or self.path} ({why})"
-        storage.remove(self.path)
+        return seen
 
-    def _lost(self) -> str | None:
+    def _lost(self, seen: Seen | None) -> str | None:
         """What is wrong where the lock is not ours any more."""
-        seen = look(self.path)
         if seen is None:
             return (
                 f"{self.path} is gone: the output was deleted or unmounted while the build ran. Put it back, then "
@@ -114,11 +125,12 @@ class Lock:
 
     def beat(self) -> str | None:
         """Renew the lock's time; what is wrong where it is not ours any more."""
-        if (wrong := self._lost()) is None:
+        seen = look(self.path)
+        if (wrong := self._lost(seen)) is None:
             if self.is_local:
                 os.utime(self.path)
-            else:
-                storage.write(self.path, _to_json(self.mine))
+            elif not self._put(seen):
+                return self._lost(look(self.path))
         return wrong
 
     def keep(self, lost: Callable[[str], object]) -> None:
@@ -158,28 +170,29 @@ def held(root: str, command: str, lost: Callable[[str], object]) -> Iterator[Loc
     try:
         yield lock
     finally:
-        with contextlib.suppress(OSError):  # a disk that fails has its message already; the next run takes over
+        with contextlib.suppress(OSError, storage.StorageError):  # it has its message already; the next run takes over
             lock.release()
 
 
 def look(path: str) -> Seen | None:
     """The lock, None where there is none."""
-    try:
-        if storage.is_local(path):
+    beat, version = None, ""
+    if storage.is_local(path):
+        try:
             with open(path, "rb") as stream:
                 content, beat = stream.read(), os.fstat(stream.fileno()).st_mtime
-        elif storage.exists(path):
-            content, beat = storage.read(path), None
-        else:
+        except FileNotFoundError:
             return None
-    except FileNotFoundError:
-        return None
+    else:
+        if (found := storage.objects(path).look(path)) is None:
+            return None
+        content, version = found
     try:
         raw = json.loads(content)
         told = float(raw.pop("beat"))
-        return Seen(Holder(**raw), told if beat is None else beat)
+        return Seen(Holder(**raw), told if beat is None else beat, version)
     except (ValueError, TypeError, KeyError, AttributeError):
-        return Seen(None, beat or 0.0)
+        return Seen(None, beat or 0.0, version)
 
 
 def judge(seen: Seen, mine: Holder, stale: float) -> str | None:
@@ -215,11 +228,6 @@ def _create(path: str, content: bytes) -> bool:
         with contextlib.suppress(OSError):  # a full disk leaves no lock that nobody holds
             os.remove(path)
         raise
-    return True
-
-
-def _overwrite(path: str, content: bytes) -> bool:
-    storage.write(path, content)
     return True
 
 

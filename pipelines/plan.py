@@ -1,5 +1,6 @@
 """What a build has to do: its stages, their units, and which of them an earlier run has done."""
 
+import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,12 +23,17 @@ from pipelines.image_store import store_units
 from pipelines.images import Images
 from pipelines.index import parts_of
 from pipelines.interleave import Interleave
+from pipelines.previous_documents import document_units
+from pipelines.previous_images import bucket_units
 from pipelines.scores import Scores
 from pipelines.shards import Shards
 from pipelines.units import unit_fingerprint, units
 
 STAGES = ("documents", "images", "scores", "interleave", "shards")
 FORMAT = 2  # of the files between the stages; a build of another format is not continued
+# A unit leaves rows for each of 4,096 buckets, and each pair is an address in a shuffle and a read of a range. Units of
+# one file would make 3 billion of a crawl of 90,000, and groups of 11 MB; of four, a third of both (docs/scale.md).
+MOST_UNITS = 24_000
 LISTERS = 16  # commit records looked at side by side: on an object store each look is a request
 
 
@@ -81,10 +87,10 @@ class Plan:
 
     @property
     def files(self) -> tuple[Unit, ...]:
-        """A unit for each WARC file, or for some of which an index names a few records; what is made of it bears its
-        number through all stages."""
+        """A unit for each WARC file, or for some where there are very many, or where an index names few records of
+        each; what is made of it bears its number through all stages."""
         index, warcs = self.build.documents.index, self.crawl.warcs
-        together = index.files_per_unit if index else 1
+        together = index.files_per_unit if index else max(1, math.ceil(len(warcs) / MOST_UNITS))
         groups = (warcs[at : at + together] for at in range(0, len(warcs), together))
         return tuple(Unit(name=f"{n:05d}", inputs=tuple(chain.from_iterable(group))) for n, group in enumerate(groups))
 
@@ -103,13 +109,16 @@ class Plan:
 
     def fingerprints(self) -> dict[str, str]:
         """By stage: of its own configuration and of everything that it builds on."""
-        images, scores = self.build.images, self.build.scores
+        images, scores, previous = self.build.images, self.build.scores, self.build.previous
+        # What builds that add to no other lack is left out, so that those made before there were any stay valid.
+        earlier_documents = [previous.removed, *previous.documents.values()]
         own: dict[str, Any] = {
-            "documents": (replace(self.build.documents, near_text=None), len(self.buckets)),
+            "documents": (*self._read_at_first(), *([earlier_documents] if previous.builds else ())),
             "images": (
                 _what_is_fetched(images),
                 [unit.inputs for unit in self.files],
                 [unit.inputs for unit in self.stores],
+                *([list(previous.images.values())] if previous.builds else ()),
             ),
             "scores": scores,
             "interleave": (self.build.interleave, self.build.documents.near_text),
@@ -120,6 +129,11 @@ class Plan:
         for name in STAGES:
             before = chain[name] = commits.fingerprint(before, own[name])
         return chain
+
+    def _read_at_first(self) -> tuple[Any, ...]:
+        """What extraction depends on beside its WARC file: no other document, but what must not come back."""
+        config, removed = replace(self.build.documents, near_text=None), self.build.previous.removed
+        return (config, len(self.buckets), *([removed] if removed else ()))
 
     def score_fingerprints(self) -> dict[str, str]:
         """By step of stage 3: vectors do not depend on what the small models make of them."""
@@ -145,30 +159,33 @@ class Plan:
         return make[name](self.fingerprints()[name])
 
     def _documents(self, fingerprint: str) -> Stage:
-        config = self.build.documents
+        config, previous = self.build.documents, self.build.previous.builds
+        at_first = commits.fingerprint(str(FORMAT), self._read_at_first())
         released = tuple(Unit(name=f"{i:05d}", inputs=(path,)) for i, path in enumerate(config.c4))
         everything = commits.fingerprint(fingerprint, [unit.inputs for unit in self.files])
         near = commits.fingerprint(everything, config.near_text)
         transform = Documents(
             root=self.root,
             crawl_root=self.crawl.root,
-            fingerprint=fingerprint,
+            fingerprint=at_first,
             corpus_fingerprint=everything,
             near_fingerprint=near,
             config=config,
             files=self.files,
             buckets=self.buckets,
+            previous=previous,
         )
         between = (
             (Work("read_c4", everything, released), Work("join_c4", everything, self.buckets))
             if config.c4
             else (
+                *((Work("previous_documents", everything, document_units(previous)),) if previous else ()),
                 Work("judge_urls", everything, self.buckets),
                 Work("claim_lines", everything, self.files),
                 Work("judge_lines", everything, self.buckets),
             )
         )
-        first, last = Work("extract", fingerprint, self.files), Work("documents", everything, self.files)
+        first, last = Work("extract", at_first, self.files), Work("documents", everything, self.files)
         if config.index:  # which records are read depends on the whole corpus
             first = Work("extract", everything, self.files)
             between = (
@@ -178,8 +195,14 @@ class Plan:
                 Work("pick", everything, self.buckets),
                 *between,
             )
-        text = (Work("sketch", near, self.files), Work("near_text", near, self.buckets)) if config.near_text else ()
-        return Stage(name="documents", transform=transform, work=(first, *between, last, *text))
+        return Stage(name="documents", transform=transform, work=(first, *between, last, *self._near_text(near)))
+
+    def _near_text(self, near: str) -> tuple[Work, ...]:
+        config, previous = self.build.documents, self.build.previous.builds
+        if not config.near_text:
+            return ()
+        bands = (Work("previous_bands", near, document_units(previous)),) if previous and not config.c4 else ()
+        return (Work("sketch", near, self.files), *bands, Work("near_text", near, self.buckets))
 
     def _images(self, fingerprint: str) -> Stage:
         config = self.build.images
@@ -191,8 +214,11 @@ class Plan:
             files=self.files,
             buckets=self.buckets,
             stores=self.stores,
+            previous=self.build.previous.builds,
         )
+        before = bucket_units(self.build.previous.builds)
         work = (
+            *((Work("previous_images", fingerprint, before),) if before else ()),
             Work("mention", fingerprint, self.files),
             Work("redirects", fingerprint, units(1)),
             Work("aliases", fingerprint, self.buckets),

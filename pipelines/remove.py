@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
-from mmc4_builder import absence, commits, storage, tombstones
+from mmc4_builder import commits, storage, timings, tombstones
 from mmc4_builder.key_lists import KeyList
 from mmc4_builder.workspace import Unit
 from pipelines import replacement, summary
@@ -55,9 +55,11 @@ def run(plan: Plan, keys: KeyList, engine: Engine, stream: TextIO = sys.stderr) 
         raise BuildError("the list of what to remove holds no key: give URLs, domains or hashes, one a line")
     claim(plan, reconfigure=False)
     storage.sweep(plan.root)
+    replacement.discard(plan.root, timings.RUNNING)
     replacement.finish_all(plan.root)
     every = tombstones.add(plan.root, keys)
     removed = erase(plan, every, engine, stream)
+    forget_times(plan)
     summary.write(plan)
     found = delete_leftovers(plan, prove(plan, every, engine, stream))
     path = write_proof(plan, found, removed)
@@ -91,10 +93,16 @@ def erase(plan: Plan, keys: KeyList, engine: Engine, stream: TextIO) -> dict[str
     return counts
 
 
+def forget_times(plan: Plan) -> None:
+    """Which hosts were slow is known no more, as any may have to be forgotten; nor what the removal itself took."""
+    for folder in (timings.HOSTS, *(f"{timings.FOLDER}/{step}" for step in STEPS)):
+        replacement.discard(plan.root, folder)
+
+
 def erase_units(plan: Plan) -> tuple[Unit, ...]:
     """A unit for each number that files bear, with the steps that left any of them."""
     left: dict[str, list[str]] = {unit.name: [] for unit in (*plan.files, *plan.buckets)}
-    for path in absence.walk(storage.join(plan.root, "commits")):
+    for path in storage.walk(storage.join(plan.root, "commits")):
         step, _, name = path.partition("/")
         if step not in (*STEPS, PROOF, "interleave", "shards") and name.endswith(".json"):
             left.setdefault(name.removesuffix(".json"), []).append(step)
@@ -113,7 +121,7 @@ def prove(plan: Plan, keys: KeyList, engine: Engine, stream: TextIO) -> Proof:
     """Search everything below the root but the list of tombstones and the crawl, which is the input."""
     for folder in (f"commits/{PROOF}", "removals/hits"):
         replacement.discard(plan.root, folder)
-    paths = [path for path in absence.walk(plan.root) if is_searched(plan, path)]
+    paths = [path for path in storage.walk(plan.root) if is_searched(plan, path)]
     batches = [tuple(paths[i : i + BATCH]) for i in range(0, len(paths), BATCH)]
     units = tuple(Unit(name=f"{number:05d}", inputs=batch) for number, batch in enumerate(batches))
     dated = commits.fingerprint(keys.to_text(), datetime.now(timezone.utc).isoformat())
@@ -127,7 +135,7 @@ def prove(plan: Plan, keys: KeyList, engine: Engine, stream: TextIO) -> Proof:
             if hit["hits"]:
                 hits.setdefault(hit["key"], {})[hit["path"]] = hit["hits"]
             inside[hit["key"]] = inside.get(hit["key"], 0) + hit["inside"]
-    for folder in (f"commits/{PROOF}", "removals/hits"):
+    for folder in (f"commits/{PROOF}", "removals/hits", f"{timings.FOLDER}/{PROOF}", timings.RUNNING):
         replacement.discard(plan.root, folder)
     return Proof(keys=tuple(keys), files=len(paths), hits=hits, inside=inside)
 
@@ -162,7 +170,7 @@ def known_files(plan: Plan) -> set[str]:
     """Files that the build's records name; of the last two stages only valid ones count, others are not rewritten."""
     valid = {stage: set(done(plan, stage)) for stage in ("interleave", "shards")}
     known = {"shards/sizes.json"}
-    for path in absence.walk(storage.join(plan.root, "commits")):
+    for path in storage.walk(storage.join(plan.root, "commits")):
         step, _, name = path.partition("/")
         unit = name.removesuffix(".json")
         if step not in valid or unit in valid[step]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
-from mmc4_builder import absence, commits, storage
+from mmc4_builder import commits, storage
 from mmc4_builder.commits import Commit, Output
 from mmc4_builder.workspace import Unit, Workspace
 
@@ -82,7 +82,7 @@ def discard(root: str, folder: str) -> None:
     if storage.is_local(path):
         shutil.rmtree(path, ignore_errors=True)
         return
-    for name in absence.walk(path):
+    for name in storage.walk(path):
         storage.remove(storage.join(path, name))
 
 

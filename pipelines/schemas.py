@@ -59,6 +59,10 @@ LINE_CLAIMS = pa.schema(
 )
 # exchange/line_losers: lines that another page keeps.
 LINE_LOSERS = pa.schema([("row", pa.int32()), ("line", pa.int32())])
+# exchange/previous_urls: pages of which an earlier build has a document; exchange/previous_lines: the lines of all its
+# pages that had an address to themselves. exchange/previous_url_losers and previous_line_losers: what loses to them.
+PREVIOUS_URLS = pa.schema([("key", pa.uint64())])
+PREVIOUS_LINES = pa.schema([("key", pa.uint64()), ("owner", pa.uint64()), ("build", pa.int32())])
 # exchange/c4: released C4 documents on their way to the bucket of their URL, and on to the page that has it.
 C4_CLAIMS = pa.schema([("key", pa.uint64()), ("timestamp", pa.string()), ("url", pa.string()), ("text", pa.string())])
 C4_TEXTS = pa.schema([("row", pa.int32()), ("url", pa.string()), ("text", pa.string())])

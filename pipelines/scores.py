@@ -19,6 +19,7 @@ from mmc4_builder.images import ImageError, ImageRules, normalise
 from mmc4_builder.match import similarity_matrix
 from mmc4_builder.workspace import Rows, Unit, Workspace, read_rows
 from pipelines import heads
+from pipelines.accelerator import with_accelerator
 from pipelines.config import ScoresConfig
 from pipelines.schemas import FACES, FACTS, SCORED, embeddings, facts
 from pipelines.store import Tars
@@ -213,4 +214,4 @@ class Scores(beam.PTransform):
             return units | Committed(self.root, name)
         from pipelines.inference import RunModel  # torch comes with it, which no other stage should wait for
 
-        return units | RunModel(step, load)
+        return units | with_accelerator(RunModel(step, load), units.pipeline.options)

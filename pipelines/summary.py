@@ -1,8 +1,8 @@
-"""What a build adds up to: funnel.json and report.html, from the commit records and the files at rest."""
+"""What a build adds up to: funnel.json, timing.json and report.html, from the commit records and the files at rest."""
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -10,7 +10,7 @@ from filters import faces, nsfw
 from mmc4_builder import __version__, commits, report, storage
 from mmc4_builder.funnel import Funnel, Step, from_counts
 from mmc4_builder.workspace import Workspace, read_rows
-from pipelines import optout_counts
+from pipelines import optout_counts, timing
 from pipelines.config import Build, InterleaveConfig
 from pipelines.plan import Plan
 from pipelines.store import Tars
@@ -23,6 +23,7 @@ STEPS = (
     ("documents", "lookups", ("pick",)),
     ("documents", "c4", ("read_c4", "join_c4")),
     ("images", "mentions", ("mention",)),
+    ("images", "previous", ("images",)),
     ("images", "urls", ("images",)),
     ("interleave", "images", ("interleave",)),
     ("interleave", "documents", ("interleave",)),
@@ -38,8 +39,10 @@ def write(plan: Plan) -> Funnel:
     """Write funnel.json, and report.html once there are decisions to show."""
     funnel = add_up(plan)
     storage.write(storage.join(plan.root, "funnel.json"), funnel.to_json().encode())
+    took = timing.gather(plan)
+    timing.write(plan, took)
     if any(step.stage == "interleave" for step in funnel.steps):
-        page = report.render_report(gather(plan, funnel))
+        page = report.render_report(replace(gather(plan, funnel), times=took))
         storage.write(storage.join(plan.root, "report.html"), page.encode())
     return funnel
 
@@ -50,6 +53,8 @@ def add_up(plan: Plan) -> Funnel:
     counts: dict[str, dict[str, int]] = {}
     for stage, unit, sources in STEPS:
         if stage == "shards" and not any(step.stage == "interleave" for step in steps):
+            continue
+        if unit == "previous" and not plan.build.previous.builds:
             continue
         works = [work for work in plan.stage(stage).work if work.step in sources]
         if not works or any(len(work.committed(plan.root)) < len(work.units) for work in works):
@@ -98,8 +103,9 @@ def gather(plan: Plan, funnel: Funnel) -> report.ReportData:
         funnel=funnel,
         facts=(
             ("crawl", plan.crawl.name),
-            ("WARC files", f"{len(plan.files):,}"),
+            ("WARC files", f"{len(plan.crawl.warcs):,}"),
             ("configuration", plan.build.name),
+            *(("earlier build", build.root) for build in plan.build.previous.builds),
             *_models(plan.build),
             ("mmc4-build", __version__),
         ),

@@ -1,5 +1,6 @@
 """How Beam runs units of work: each is done once, commits, and passes on its record, never its payload."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -7,9 +8,9 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
-from mmc4_builder import commits
+from mmc4_builder import commits, timings
 from mmc4_builder.commits import Commit, Piece
-from mmc4_builder.workspace import Unit, Workspace
+from mmc4_builder.workspace import WORKER, Unit, Workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +33,11 @@ def run_unit(unit: Unit, step: Step) -> Commit:
     fingerprint = unit_fingerprint(step.fingerprint, unit)
     commit = commits.find(step.root, step.name, unit.name, fingerprint)
     if commit is None:
-        workspace = Workspace(step.root, step.name, unit)
-        step.run(unit, workspace)
-        commit = workspace.commit(fingerprint)
+        with timings.attempt(step.root, step.name, unit.name, os.environ.get(WORKER, "")) as clock:
+            clock.received = sum(piece.length for piece in unit.pieces)
+            workspace = Workspace(step.root, step.name, unit)
+            step.run(unit, workspace)
+            commit = clock.commit = workspace.commit(fingerprint)
         for name, count in commit.counts.items():
             Metrics.counter(step.name, name).inc(count)
     return commit

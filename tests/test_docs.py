@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 HELPERS = (
     "timing", "children", "local_web", "model_work", "openflamingo_peer", "loader_work", "loader_peer", "train_work",
-    "openflamingo_train_peer",
+    "openflamingo_train_peer", "scale_plan",
 )  # fmt: skip
 APART = ("c4_parity", "model", "loader", "train", "closed_loop")  # with a peer's environment, or behind a long run
 TORCHRUN = {"--nproc-per-node", "--no-python"}
@@ -47,6 +47,8 @@ def test_commands_of_the_trainer_are_understood(command: str) -> None:
 def test_every_flag_is_known() -> None:
     parsers = (parser(), train_parser(), caption_parser())
     own = {flag for one in parsers for action in one._actions for flag in action.option_strings}
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        own.update(re.findall(r'add_argument\("(--[a-z][\w-]+)"', script.read_text()))
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README))
     assert named <= own | BEAM | TORCHRUN
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmc4_builder.absence import Needles, search, walk
+from mmc4_builder.absence import Needles, search
 
 URL = "http://victim.example/a/portrait.jpg?size=1"
 DOMAIN = "gone.example"
@@ -132,10 +132,3 @@ def test_bytes_are_found_by_their_hash(tmp_path: Path) -> None:
 def test_the_bare_name_of_a_host_is_a_hit(tmp_path: Path) -> None:
     pq.write_table(pa.table({"host": ["img.gone.example", "other.example"]}), tmp_path / "x.parquet")
     assert search(str(tmp_path / "x.parquet"), NEEDLES)[0] == {DOMAIN: 1}
-
-
-def test_every_file_is_walked(tmp_path: Path) -> None:
-    for name in ("b/c/1.json", "a.html", "b/.x.tmp"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert walk(str(tmp_path)) == ["a.html", "b/.x.tmp", "b/c/1.json"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mmc4_builder import commits
+from mmc4_builder import commits, storage
 from mmc4_builder.workspace import Unit, Workspace, partition, read_rows
 
 ROWS = pa.schema([("key", pa.uint64()), ("name", pa.string())])
@@ -75,3 +75,10 @@ def test_commit_records_are_the_same_each_time(tmp_path: Path) -> None:
         workspace.leave("mail", partition(table([3, 1, 2], "x"), "key", 2))
         records.append(workspace.commit("f"))
     assert commits.to_json(records[0]) == commits.to_json(replace(records[1]))
+
+
+def test_every_file_is_walked(tmp_path: Path) -> None:
+    for name in ("b/c/1.json", "a.html", "b/.x.tmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert storage.walk(str(tmp_path)) == ["a.html", "b/.x.tmp", "b/c/1.json"]

@@ -103,7 +103,7 @@ def test_a_failing_step_ends_the_run_with_its_cause(
         launch.run(Failing(str(tmp_path), how), Engine(workers=workers), lambda: None)
     assert str(caught.value) == message
     assert caught.value.__cause__ is not None
-    assert not list(tmp_path.rglob("*.json"))
+    assert not list(tmp_path.glob("commits/**/*.json"))
 
 
 def count(unit: Unit, workspace: Workspace) -> None:

@@ -10,7 +10,9 @@ from hostile_server import HostileServer, good
 from small_crawls import article, assert_adds_up, counts, plan, run, run_until, write
 
 from filters.url import UrlRules
+from mmc4_builder import timings
 from mmc4_builder.fetch_rules import may_pass
+from mmc4_builder.urls import host_of
 from mmc4_builder.workspace import read_rows
 from pipelines import retry
 from pipelines.config import ImagesConfig
@@ -73,6 +75,17 @@ def test_refusals_carry_their_evidence(web: HostileServer, first: Plan) -> None:
         if case.reason and case.reason.startswith("optout"):
             assert rows[case.url]["statements"], case.url
             assert rows[case.url]["sha256"] is None
+
+
+def test_hosts_that_failed_and_that_took_time_are_known(web: HostileServer, first: Plan) -> None:
+    """By what the fetcher says; a host that refuses has not failed."""
+    asked = Counter(host_of(case.url) for case in web.cases() if host_of(case.url))
+    failures = [case for case in web.cases() if case.reason and not case.reason.startswith("optout_")]
+    failed = Counter(host_of(case.url) for case in failures if host_of(case.url))
+    hosts = timings.load_hosts(first.root)
+    assert {host: urls for host, (urls, _, _) in hosts.items()} == asked
+    assert {host: count for host, (_, count, _) in hosts.items() if count} == failed
+    assert any(seconds > 0 for _, _, seconds in hosts.values())
 
 
 def test_the_same_corpus_comes_out_twice(web: HostileServer, first: Plan, tmp_path: Path) -> None:

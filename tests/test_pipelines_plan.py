@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_crawls import article, counts, plan, rows, run, run_until, write
+from small_crawls import article, counts, picture, plan, rows, run, run_until, write
+from without_engine import built
 
 from filters.near_text import NearTextRules
 from filters.optout import OptOutRules
@@ -315,3 +317,30 @@ def test_units_of_other_inputs_have_other_fingerprints() -> None:
         for inputs in ((), ("a",), ("a", "b"), ("ab",))
     }
     assert len(seen) == 16
+
+
+def test_many_files_share_units_and_the_corpus_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [
+        [
+            article(f"topic{n}", f"http://host{n % 2}.example/p.jpg"),
+            article("everywhere"),
+            picture(f"http://host{n}.example/p.jpg", n),
+        ]
+        for n in range(5)
+    ]
+    crawl = write(tmp_path / "crawl", *files)
+    alone = built(plan(tmp_path / "alone", crawl))
+    assert len(alone.files) == 5
+    monkeypatch.setattr("pipelines.plan.MOST_UNITS", 2)
+    together = built(plan(tmp_path / "together", crawl))
+    assert len(together.files) == 2
+    assert together.files[1].inputs == tuple(chain.from_iterable(crawl.warcs[3:]))
+    for what in ("documents", "images"):
+        found, expected = ({row["url"]: row for row in rows(made.root, what)} for made in (together, alone))
+        assert found.keys() == expected.keys() and len(found) > 1
+        assert all(found[url]["warc"] == row["warc"] for url, row in expected.items() if "warc" in row)
+
+
+@pytest.mark.parametrize(("files", "units"), [(0, 0), (1, 1), (24_000, 24_000), (24_001, 12_001), (90_000, 22_500)])
+def test_a_whole_crawl_has_units_of_several_files(files: int, units: int) -> None:
+    assert len(planned(LIVE, files).files) == units

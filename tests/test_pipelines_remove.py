@@ -97,7 +97,7 @@ def samples(plan: Plan) -> dict[str, list[str]]:
 
 def contents(root: str | Path) -> dict[str, bytes]:
     """Every file but the proofs, which hold the time."""
-    found = {path: Path(root, path).read_bytes() for path in absence.walk(str(root))}
+    found = {path: Path(root, path).read_bytes() for path in storage.walk(str(root))}
     return {path: data for path, data in found.items() if not path.startswith("removals/proof")}
 
 
@@ -167,7 +167,7 @@ def test_a_hash(built: Plan, plan: Plan) -> None:
 def data_of(plan: Plan, sha256: str) -> list[str]:
     """Files that hold a picture, or its hash."""
     needles = absence.Needles.of([sha256])
-    paths = [path for path in absence.walk(plan.root) if not path.startswith("removals/")]
+    paths = [path for path in storage.walk(plan.root) if not path.startswith("removals/")]
     return [path for path in paths if absence.search(storage.join(plan.root, path), needles)[0]]
 
 
@@ -223,7 +223,7 @@ def test_removals_add_up_and_nothing_comes_back(plan: Plan, capsys: pytest.Captu
 
 
 def test_only_files_that_name_it_are_written(plan: Plan) -> None:
-    before = {path: Path(plan.root, path).stat().st_mtime_ns for path in absence.walk(plan.root)}
+    before = {path: Path(plan.root, path).stat().st_mtime_ns for path in storage.walk(plan.root)}
     take_out(plan, f"{ELM}1.jpg")
     written = {p for p in before if Path(plan.root, p).stat().st_mtime_ns != before[p]}
     assert "documents/00001.parquet" in written
