@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmc4_builder import __version__
+from mmc4_builder.usage_error import UsageError
 
 DEFAULT_ROOT = "https://data.commoncrawl.org"
 EXAMPLES = """
@@ -31,10 +32,6 @@ examples:
 """
 ACTIONS = ("remove", "retry_failed", "url_list", "fit_faces")  # that work on what --output holds
 ACCELERATOR = re.compile(r"type:[\w-]+;count:[1-9]\d*(;.+)?")
-
-
-class UsageError(Exception):
-    """The command line cannot be obeyed; the message names the value and the remedy."""
 
 
 def parser() -> argparse.ArgumentParser:

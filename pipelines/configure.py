@@ -13,10 +13,10 @@ from filters import ads, faces, nsfw
 from filters.ads import AdList
 from filters.near_text import NearTextRules
 from mmc4_builder import clip, crawl, face_detector, key_lists, storage, transport, weights_file
-from mmc4_builder.cli import UsageError
 from mmc4_builder.columnar_index import IndexRules, files_together
 from mmc4_builder.fetch_config import FetchConfig
 from mmc4_builder.key_lists import KeyList
+from mmc4_builder.usage_error import UsageError
 from pipelines import previous
 from pipelines.config import BUILDS, Build, DocumentsConfig, ImagesConfig, ImageSource, InterleaveConfig, ScoresConfig
 from pipelines.interleave import MAX_AD_LIST

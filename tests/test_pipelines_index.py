@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -32,14 +33,15 @@ from small_crawls import (
 from small_index import SCHEMA, rows_of, surt_key, write_index
 
 from filters.text import url_key
-from mmc4_builder import commits, crawl, transport, warc
+from mmc4_builder import commits, crawl, key_lists, storage, transport, warc
+from mmc4_builder.absence import Needles, search
 from mmc4_builder.cli import main
 from mmc4_builder.columnar_index import ColumnarIndexError, IndexRules
 from mmc4_builder.http_rules import NoRange
 from mmc4_builder.urls import normalize_url
 from mmc4_builder.warc import Response, write_warc
 from mmc4_builder.workspace import Unit, Workspace
-from pipelines import index, ranges
+from pipelines import index, ranges, remove
 from pipelines.build import build
 from pipelines.config import DocumentsConfig
 from pipelines.documents import Documents
@@ -468,6 +470,24 @@ def test_a_build_of_documents_by_the_index(together: int, site: Site, found: Pat
     assert build(made, Engine(workers=1), stages=("documents",)).ran == ()
     steps = {(s["unit"]): s for s in json.loads((tmp_path / "out/funnel.json").read_text())["steps"]}
     assert steps["lookups"]["reasons"] == {"not_in_index": 2}
+
+
+def test_a_removed_page_is_gone_from_all_that_the_index_left_and_stays_away(site: Site, tmp_path: Path) -> None:
+    """The list of wanted pages, their places in the crawl and their records are as much a part of the build."""
+    made = planned(site, tmp_path / "out")
+    build(made, Engine(workers=1))
+    gone = "http://mill.example/"
+    before = {row["url"] for row in rows(made.root, "documents")}
+    assert gone in before
+    assert remove.run(made, key_lists.parse(gone, "list"), Engine(workers=1)) == 0
+    assert {row["url"] for row in rows(made.root, "documents")} == before - {gone} | {""}  # its row is empty
+    needles = Needles.of([gone])
+    left = [path for path in storage.walk(made.root) if not path.startswith("removals/")]
+    assert [path for path in left if search(storage.join(made.root, path), needles)[0]] == []
+    assert build(made, Engine(workers=1)).ran == ()
+    shutil.rmtree(Path(made.root, "commits"))
+    build(made, Engine(workers=1))
+    assert {row["url"] for row in rows(made.root, "documents")} == before - {gone}
 
 
 def test_the_command_line_finds_the_index(site: Site, found: Path, tmp_path: Path) -> None:
