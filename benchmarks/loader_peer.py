@@ -4,22 +4,20 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from loader_work import BATCH, END, MAX_IMAGES, SIDE, THRESHOLD, serve
 
 
-def main() -> None:
-    warnings.simplefilter("ignore")
+def documents(folder: Path, *, batch: int, side: int) -> Any:
+    """Its loader of documents; `dataloader` gives (pictures, [(ids, mask)]) of a batch."""
     import open_flamingo
 
     sys.path.insert(0, str(Path(open_flamingo.__file__).parent / "train"))  # it imports its neighbours by bare names
-    import torch
     from open_clip.transform import image_transform
     from open_flamingo.train.data import get_mmc4_dataset
     from transformers import PreTrainedTokenizerFast
 
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer-old.json"), eos_token=END)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|endofchunk|>", "<image>"], "pad_token": "<PAD>"})
     last = max(int(path.stem) for path in (folder / "peer" / "shards").glob("*.tar"))
@@ -29,14 +27,22 @@ def main() -> None:
         mmc4_textsim_threshold=THRESHOLD,
         mmc4_min_num_images=1,
         mmc4_max_num_images=MAX_IMAGES,
-        batch_size_mmc4=BATCH,
+        batch_size_mmc4=batch,
         workers=1,
         world_size=1,
         seed=0,
     )
-    data = get_mmc4_dataset(args, image_transform(SIDE, is_train=False), tokenizer)
+    data = get_mmc4_dataset(args, image_transform(side, is_train=False), tokenizer)
     data.set_epoch(0)
-    batches = iter(data.dataloader)
+    return data
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    import torch
+
+    torch.set_num_threads(1)
+    batches = iter(documents(Path(sys.argv[1]), batch=BATCH, side=SIDE).dataloader)
 
     def take() -> tuple[int, int, int]:
         _, texts = next(batches)  # its training loop stacks them

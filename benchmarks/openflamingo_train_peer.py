@@ -5,6 +5,7 @@ import types
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,22 @@ import torch
 from model_work import ENDOFCHUNK, IMAGE, LENGTH, PAD, SIDE, own_stdout, serve
 from openflamingo_peer import build
 from torch import Tensor, nn
-from train_work import CAPTION, CLIP, DECAY, DOCUMENTS, LAMBDAS, PAIRS, RATE, SLOTS, UPDATES, WARMUP, Sample, update
+from train_work import (
+    CAPTION,
+    CLIP,
+    DECAY,
+    DOCUMENTS,
+    LAMBDAS,
+    PAIRS,
+    RATE,
+    SHARD_UPDATES,
+    SLOTS,
+    UPDATES,
+    WARMUP,
+    Sample,
+    steady,
+    update,
+)  # fmt: skip
 
 
 class Wrapped(nn.Module):
@@ -50,13 +66,28 @@ def _pixels(samples: list[Sample], slots: int) -> Tensor:
 class Loader:
     """What OpenFlamingo's loaders yield, made beforehand."""
 
-    num_batches = UPDATES
-
-    def __init__(self, batches: list[Any]) -> None:
-        self.batches = batches
+    def __init__(self, batches: list[Any], count: int = UPDATES) -> None:
+        self.batches, self.num_batches = batches, count
 
     def __iter__(self) -> Any:
-        return iter(self.batches)
+        return islice(cycle(self.batches), self.num_batches)
+
+
+class Shards:
+    """OpenFlamingo's own loader of documents; goes on where the last run ended."""
+
+    num_batches = SHARD_UPDATES
+
+    def __init__(self, folder: Path) -> None:
+        from loader_peer import documents
+
+        self._batches = iter(documents(folder, batch=DOCUMENTS, side=SIDE).dataloader)
+        self.tokens = 0
+
+    def __iter__(self) -> Any:
+        for images, texts in islice(self._batches, SHARD_UPDATES):
+            self.tokens += sum(int(mask.sum()) for _, mask in texts)
+            yield images, texts
 
 
 def loaders() -> tuple[Loader, Loader]:
@@ -119,12 +150,24 @@ def main() -> None:
                 )
         return found
 
+    def epoch(pairs: Any, documents: Any) -> None:
+        train_utils.train_one_epoch(
+            args, model, 0, pairs, documents, Tokenizer(), optimizer, schedule, torch.device("cpu"), None
+        )
+
+    def train_on(shards: Shards) -> dict[str, float]:
+        shards.tokens = 0
+        longer = Loader(pairs.batches, SHARD_UPDATES)
+        spent = steady(partial(epoch, longer, shards))
+        tokens = shards.tokens + sum(int(mask.sum()) for _, (_, mask) in longer)
+        return spent | {"samples": (DOCUMENTS + PAIRS) * SHARD_UPDATES, "tokens": tokens}
+
     def job(name: str) -> Callable[[], Any]:
         if name == "losses":
             return losses
-        return lambda: train_utils.train_one_epoch(
-            args, model, 0, pairs, documents, Tokenizer(), optimizer, schedule, torch.device("cpu"), None
-        )
+        if name == "shards":
+            return partial(train_on, Shards(Path(sys.argv[1])))
+        return partial(epoch, pairs, documents)
 
     serve(job, answers)
 

@@ -1,14 +1,16 @@
 """The trainer beside OpenFlamingo's own `train_one_epoch`: the same weights, the same samples, the same threads.
 
-    python benchmarks/train.py --peer FOLDER [--precision amp_bf16] [--rounds 5] [--threads 1] [--compile]
+    python benchmarks/train.py --peer FOLDER [--shards] [--precision amp_bf16] [--rounds 5] [--threads 1] [--compile]
     python benchmarks/train.py --scaling
     python benchmarks/train.py --device cuda --shape openflamingo_3b [--compile]
 
 FOLDER, or OPEN_FLAMINGO in the environment, is as for benchmarks/model.py. Each side is a child process; they work in
-turns, on batches made beforehand. `--precision` is OpenFlamingo's flag: fp32 is its default, amp_bf16 what its models
-were trained with; ours then keeps the frozen parts in bf16. It matters only where a processor multiplies in bf16
-(`grep amx_bf16 /proc/cpuinfo`). `--scaling`: samples/s of two processes beside one with the same number of samples
-each. On `cuda` there is no peer: samples/s and MFU of a released shape with random weights.
+turns, on batches made beforehand. With `--shards` documents come out of tars by each side's own loader, which packs
+them on ours, and the CPU time of its processes counts too; FOLDER then needs what benchmarks/loader.py says.
+`--precision` is OpenFlamingo's flag: fp32 is its default, amp_bf16 what its models were trained with; ours then keeps
+the frozen parts in bf16. It matters only where a processor multiplies in bf16 (`grep amx_bf16 /proc/cpuinfo`).
+`--scaling`: samples/s of two processes beside one with the same number of samples each. On `cuda` there is no peer:
+samples/s and MFU of a released shape with random weights.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,13 +34,16 @@ sys.path.insert(0, str(HERE.parent))  # before this folder, whose train.py and m
 import torch  # noqa: E402
 import train_work  # noqa: E402
 from children import Child  # noqa: E402
-from model_work import IMAGE, own_stdout, serve  # noqa: E402
+from loader import write_corpus  # noqa: E402
+from loader_work import END, MIN_BYTES, THRESHOLD  # noqa: E402
+from model_work import IMAGE, LENGTH, SIDE, VOCABULARY, own_stdout, serve  # noqa: E402
 from timing import report  # noqa: E402
-from train_work import LAMBDAS, RATE, UPDATES, WARMUP, Sample  # noqa: E402
+from train_work import LAMBDAS, RATE, SHARD_UPDATES, UPDATES, WARMUP, Sample, steady  # noqa: E402
 
 MODEL = runpy.run_path(str(HERE / "model.py"), run_name="model_benchmark")
 SAMPLES = (train_work.DOCUMENTS + train_work.PAIRS) * UPDATES
 GOAL = 1.5
+DOCUMENTS = 400  # of the tars
 LOSSES_APART = {"fp32": 1e-3, "amp_bf16": 3e-2}
 
 
@@ -81,7 +86,7 @@ def engine_of(model: Any, device: torch.device, *, bf16: bool = False, compiled:
     )  # fmt: skip
 
 
-def run_updates(engine: Any, batches: list[Any], first: int = 0) -> list[Any]:
+def run_updates(engine: Any, batches: Iterable[Any], first: int = 0) -> list[Any]:
     from train.step import count, update
 
     return [update(engine, mine, count(mine)[0], step) for step, mine in enumerate(batches, first)]
@@ -101,6 +106,43 @@ def losses(engine: Any, batches: dict[str, Any]) -> list[float]:
         return [float(_loss_sum(engine, batches[name][0])) / batches[name][0].targets for name in LAMBDAS]
 
 
+def from_shards(folder: Path) -> Iterator[dict[str, Any]]:
+    """The updates' batches: documents out of tars, and the pairs made before."""
+    from transformers import PreTrainedTokenizerFast
+
+    from model.config import LanguageConfig
+    from train import vocabulary
+    from train.config import DatasetConfig, ImagesConfig, InterleavedConfig
+    from train.loader import Loader
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), eos_token=END)
+    words = vocabulary.of(tokenizer, LanguageConfig(name=None, layers=2, width=16, vocab_size=VOCABULARY, new_tokens=3))
+    assert words.image == IMAGE
+    kind = InterleavedConfig(
+        tokens=LENGTH, max_images=train_work.SLOTS, min_similarity=THRESHOLD, min_bytes=MIN_BYTES, packed=True
+    )
+    data = DatasetConfig(name="documents", path=str(folder / "ours"), kind=kind, batch=train_work.DOCUMENTS)
+    loader = Loader(data, vocabulary=words, images=ImagesConfig(), side=SIDE, seed=0, workers=1)
+    pairs = itertools.cycle([batches["pairs"] for batches in small_batches()])
+    for documents in loader:
+        yield {"documents": documents, "pairs": next(pairs)}
+
+
+def train_on(engine: Any, batches: Iterator[dict[str, Any]], first: int) -> dict[str, float]:
+    """Some updates, and what they cost in all processes."""
+    taken: list[dict[str, Any]] = []
+
+    def noted() -> Iterator[dict[str, Any]]:
+        for one in itertools.islice(batches, SHARD_UPDATES):
+            taken.append(one)
+            yield one
+
+    spent = steady(lambda: run_updates(engine, noted(), first))
+    every = [batch for one in taken for parts in one.values() for batch in parts]
+    return spent | {"samples": sum(sum(map(len, b.keys)) or len(b.input_ids) for b in every),
+                    "tokens": sum(b.real_tokens for b in every)}  # fmt: skip
+
+
 def child(folder: Path, threads: int, bf16: bool, compiled: bool) -> None:
     from train.distributed import joined
 
@@ -108,11 +150,14 @@ def child(folder: Path, threads: int, bf16: bool, compiled: bool) -> None:
     torch.set_num_threads(threads)
     with joined("cpu") as place:
         engine = engine_of(MODEL["build_small"](folder), place.device, bf16=bf16, compiled=compiled)
-        batches, steps = small_batches(), itertools.count(0, UPDATES)
+        batches, steps = small_batches(), itertools.count(0, SHARD_UPDATES)
 
         def job(name: str) -> Callable[[], Any]:
             if name == "losses":
                 return lambda: losses(engine, batches[0])
+            if name == "shards":
+                endless = from_shards(folder)
+                return lambda: train_on(engine, endless, next(steps))
             return lambda: len(run_updates(engine, batches, next(steps)))
 
         serve(job, answers)
@@ -121,8 +166,10 @@ def child(folder: Path, threads: int, bf16: bool, compiled: bool) -> None:
 # Beside the peer
 
 
-def compare(peer: str, *, rounds: int, threads: int, precision: str, compiled: bool) -> None:
+def compare(peer: str, *, rounds: int, threads: int, precision: str, compiled: bool, shards: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        if shards:
+            write_corpus(Path(folder), DOCUMENTS)
         # The peer first: it writes the weights.
         theirs = Child([str(HERE / "openflamingo_train_peer.py"), folder, str(threads), precision], peer, threads)
         flags = ["--threads", str(threads), "--precision", precision, *(["--compile"] if compiled else [])]
@@ -132,7 +179,8 @@ def compare(peer: str, *, rounds: int, threads: int, precision: str, compiled: b
         before = {name: side.run("losses")["result"] for name, side in sides.items()}
         for number in range(rounds + 1):
             for name in list(sides)[:: -1 if number % 2 else 1]:
-                taken[name].append(sides[name].run("train"))
+                run = sides[name].run("shards" if shards else "train")
+                taken[name].append(run["result"] if shards else run | {"samples": SAMPLES})
         after = {name: side.run("losses")["result"] for name, side in sides.items()}
         for side in sides.values():
             side.close()
@@ -147,8 +195,12 @@ def compare(peer: str, *, rounds: int, threads: int, precision: str, compiled: b
     verdict = "losses agree" if same else "losses DIFFER"
     ratio = speed["cpu"]["ours"] / speed["cpu"]["open_flamingo"]
     print(f"{ratio:.2f}x (goal {GOAL}x); {verdict}", file=sys.stderr)
+    if shards:
+        tokens = {name: median(run["tokens"] / run["cpu"] for run in runs[1:]) for name, runs in taken.items()}
+        print("tokens per CPU second: " + ", ".join(f"{n} {t:.0f}" for n, t in tokens.items()), file=sys.stderr)
+    origin = "documents from shards" if shards else "batches made before"
     report(
-        claim=f"training: samples per CPU second on {threads} thread(s), {precision}, {verdict}",
+        claim=f"training: samples per CPU second on {threads} thread(s), {origin}, {precision}, {verdict}",
         ours=speed["cpu"]["ours"],
         peer=speed["cpu"]["open_flamingo"],
         peer_name="open_flamingo 2.0.1",
@@ -158,7 +210,7 @@ def compare(peer: str, *, rounds: int, threads: int, precision: str, compiled: b
 
 def _speeds(taken: dict[str, list[dict[str, Any]]], kind: str) -> dict[str, float]:
     """The first run of each is not counted."""
-    return {name: SAMPLES / median(run[kind] for run in runs[1:]) for name, runs in taken.items()}
+    return {name: median(run["samples"] / run[kind] for run in runs[1:]) for name, runs in taken.items()}
 
 
 # Two processes beside one
@@ -282,6 +334,7 @@ def main() -> None:
     parser.add_argument("--peer", default=os.environ.get("OPEN_FLAMINGO"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--shards", action="store_true", help="documents from tars, by each side's own loader")
     parser.add_argument("--precision", choices=tuple(LOSSES_APART), default="fp32")
     parser.add_argument("--scaling", action="store_true", help="two processes beside one")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
@@ -304,9 +357,8 @@ def main() -> None:
         print(MODEL["HOW_TO_GET_PEER"].replace("model.py", "train.py"), file=sys.stderr)
         sys.exit(2)
     else:
-        compare(
-            given.peer, rounds=given.rounds, threads=given.threads, precision=given.precision, compiled=given.compile
-        )
+        compare(given.peer, rounds=given.rounds, threads=given.threads, precision=given.precision,
+                compiled=given.compile, shards=given.shards)  # fmt: skip
 
 
 if __name__ == "__main__":

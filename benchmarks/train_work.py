@@ -5,18 +5,32 @@ which is LAION's median. OpenFlamingo pads captions to 32 tokens and documents t
 """
 
 import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from loader_work import cpu_seconds
 from model_work import ENDOFCHUNK, IMAGE, LENGTH, SIDE, VOCABULARY
 from torch import Tensor
 
 DOCUMENTS, PAIRS = 4, 8
 IMAGES = (5, 3, 2, 2)  # of each document, as in model_work
 CAPTION, SLOTS = 32, 6
-UPDATES = 2  # in a timed run
+UPDATES, SHARD_UPDATES = 2, 8  # in a timed run
 LAMBDAS = {"documents": 1.0, "pairs": 0.2}
 RATE, WARMUP, DECAY, CLIP = 1e-4, 100, 0.1, 1.0
+
+
+def steady(work: Callable[[], Any]) -> dict[str, float]:
+    """What it costs in all processes, loading ones too: what they fetch ahead is ready before, and again after."""
+    time.sleep(1)
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    work()
+    wall = time.perf_counter() - wall
+    time.sleep(1)
+    return {"cpu": cpu_seconds() - cpu, "wall": wall}
 
 
 @dataclass(frozen=True)
