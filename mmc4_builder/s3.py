@@ -94,12 +94,11 @@ def get(path: str, span: str, version: str = "") -> Part:
     for wait in (*(0.1 * 2**n for n in range(READS - 1)), None):
         try:
             answer = _call("get_object", path, **arguments)
-        except _OutOfRange:
-            return Part(b"", size(path) or 0, "")
-        try:
             data = answer["Body"].read()
             break
-        except _client_errors() as error:  # the connection broke off in the middle of the body
+        except _OutOfRange:
+            return Part(b"", size(path) or 0, "")
+        except _broken_off() as error:  # in its body, or in the body of an error
             if wait is None:
                 raise _translated("get_object", path, error) from error
             time.sleep(wait)
@@ -254,6 +253,13 @@ def _client_errors() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     return BotoCoreError, ClientError
+
+
+@cache
+def _broken_off() -> tuple[type[Exception], ...]:
+    from urllib3.exceptions import HTTPError
+
+    return *_client_errors(), HTTPError
 
 
 def _code(error: BaseException | None) -> str:

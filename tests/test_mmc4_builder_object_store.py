@@ -148,6 +148,14 @@ def test_a_connection_that_always_breaks(store: Proxy, monkeypatch: pytest.Monke
             storage.read(f"{ROOT}/a")
 
 
+def test_an_answer_that_nothing_is_there_breaks_off_too(store: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body of an error is read elsewhere than that of an object."""
+    faults = iter(["half_answer"] * 3)
+    monkeypatch.setattr(store, "fault", lambda: next(faults, ""))
+    assert storage.find(f"{ROOT}/none") is None
+    assert store.kinds() == {"GET": 4}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "remedy"),
     [("AWS_SECRET_ACCESS_KEY", "wrong", "AWS_SECRET_ACCESS_KEY"), ("AWS_ACCESS_KEY_ID", "nobody", "AWS_ACCESS_KEY_ID")],
