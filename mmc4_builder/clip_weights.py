@@ -27,14 +27,14 @@ class WeightsError(Exception):
 
 def find(name: str = DEFAULT) -> Path:
     """The weights file behind a name, downloaded if need be; nothing is loaded. Raises WeightsError."""
-    import open_clip
-
     folder = folder_of(name)
     if folder:
         weights = folder / "open_clip_model.safetensors"
         if not weights.is_file():
             raise WeightsError(f"no {weights.name} in {folder}. {REMEDY}")
         return weights
+    import open_clip  # several seconds, which no other name should wait for
+
     architecture, pretrained = parted(name)
     if architecture not in open_clip.list_models() or not pretrained:
         raise WeightsError(

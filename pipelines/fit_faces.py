@@ -18,7 +18,6 @@ from mmc4_builder.commits import Commit
 from mmc4_builder.workspace import Unit, Workspace, read_rows
 from pipelines import heads
 from pipelines.build import BuildError, run_stage
-from pipelines.inference import RunModel
 from pipelines.launch import Engine
 from pipelines.plan import Plan, Stage, Work
 from pipelines.schemas import FACES
@@ -120,5 +119,7 @@ class Label(beam.PTransform):
     buckets: tuple[Unit, ...]
 
     def expand(self, pipeline: beam.Pipeline) -> PCollection[Commit]:
+        from pipelines.inference import RunModel  # torch comes with it
+
         step = Step(name=STEP, root=self.root, fingerprint=self.fingerprint, run=label_bucket)
         return pipeline | beam.Create(self.buckets) | RunModel(step, partial(face_detector.load, self.weights))

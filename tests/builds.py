@@ -1,10 +1,12 @@
 """Small builds for tests: a corner of the sample crawl as WARC files, and the real command line to build it."""
 
 import hashlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from mmc4_builder.sample.pictures import Picture, content_type, payload
@@ -14,6 +16,9 @@ from mmc4_builder.warc import Response, write_warc
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-c", "import sys; from mmc4_builder.cli import main; sys.exit(main())"]
 TIMESTAMP = "2026-04-18T06:30:00Z"
+MOST_SECONDS = 900.0
+WARM = multiprocessing.get_context("forkserver")  # has imported once what every command needs, and forks
+WARM.set_forkserver_preload(["pipelines.command", "pipelines.inference", "open_clip"])
 
 
 def write_corner(folder: Path, *, files: int = 3, every: int = 8) -> list[Path]:
@@ -66,10 +71,32 @@ def _mind_interrupts() -> None:
 
 def run(*arguments: object, code: int = 0) -> "subprocess.CompletedProcess[str]":
     """Run mmc4-build to its end, which must be `code`."""
-    with start(*arguments) as process:
-        out, err = process.communicate(timeout=900)
-    assert process.returncode == code, f"exit status {process.returncode}\n{out}\n{err}"
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    words = ["mmc4-build", *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder, name) for name in ("out", "err")]
+        process = WARM.Process(target=_command, args=(words, environment(), os.getcwd(), *outputs))
+        process.start()
+        process.join(MOST_SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        out, err = (path.read_text() for path in outputs)
+    assert process.exitcode == code, f"exit status {process.exitcode}\n{out}\n{err}"
+    return subprocess.CompletedProcess(words, code, out, err)
+
+
+def _command(words: list[str], environ: dict[str, str], folder: str, *outputs: Path) -> None:
+    """In a forked process: what the command is from its start to its end."""
+    for descriptor, path in enumerate(outputs, 1):
+        with open(path, "wb") as stream:
+            os.dup2(stream.fileno(), descriptor)
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(folder)
+    sys.argv = words
+    from mmc4_builder.cli import main
+
+    sys.exit(main(words[1:]))
 
 
 def digests(root: Path, *folders: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from servers import Fault, serve
 from small_index import SCHEMA, surt_key
@@ -80,7 +80,7 @@ def test_hosts_elsewhere_are_pruned() -> None:
     assert within(prefixes, "com,c,d)/a", "com,c,d)/b") == [3]
 
 
-@settings(deadline=None)  # Arrow compiles its expressions when they are first met
+# Arrow compiles its expressions when they are first met
 @given(st.lists(st.text("http:/w.?=utm_refd#Ä \t", max_size=30).map(lambda text: f"http://www.{text}"), max_size=5))
 def test_a_column_is_normalized_as_each_url_is(urls: list[str]) -> None:
     assert normalized(pa.array(urls, pa.string())).to_pylist() == [normalize_url(url) for url in urls]

@@ -232,7 +232,7 @@ MARKUP = st.lists(st.sampled_from(WORDS.split() + SPACES), max_size=40).map("".j
 LINE_BREAK = re.compile("[\0\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.one_of(MARKUP, st.text(max_size=100)), st.sampled_from([URL, "", "http://[", "urn:x", "x"]))
 def test_invariants(html: str, url: str) -> None:
     page = parse_page(html, url)
@@ -316,7 +316,7 @@ WELL_FORMED = st.recursive(
 ).map("<body>".__add__)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(WELL_FORMED)
 def test_the_lexer_and_a_tree_agree(html: str) -> None:
     page = parse(html)

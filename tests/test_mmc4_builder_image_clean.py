@@ -83,7 +83,7 @@ def test_a_cut_jpeg_stays_cut(end):
     assert clean_jpeg(PLAIN[:end]) in (PLAIN[:end], PLAIN[: end - 1], PLAIN[:2])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from([*DIRTY.values()]), st.data())
 def test_whatever_decodes_decodes_to_the_same_pixels(pair, data):
     damaged = bytearray(pair[0])

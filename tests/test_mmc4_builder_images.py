@@ -226,7 +226,7 @@ SEEDS = [jpeg(160, 160), jpeg(160, 160, progressive=True, exif=exif(6))]
 SEEDS += [encoded(picture(160, 160), kind) for kind in ("PNG", "WEBP", "GIF")]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(SEEDS), st.data())
 def test_any_damage_ends_in_a_picture_or_a_reason(seed, data):
     damaged = bytearray(seed)

@@ -145,7 +145,7 @@ def test_no_address_becomes_anything_but_a_web_link(evil: str) -> None:
         assert (node.attributes["src"] or "").startswith("data:image/jpeg;base64,/9j/")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(min_size=1, max_size=40).filter(lambda word: word.isprintable() and word != "http_404"))
 def test_any_text_stays_text(word: str) -> None:
     expected = skeleton(parse(report_of("plain", "ftp://plain")))
@@ -689,7 +689,7 @@ def test_what_cannot_be_shown_is_a_typed_error(source: bytes) -> None:
         thumbnail(source)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**9))
 def test_damaged_pictures_never_crash(seed: int) -> None:
     rng = random.Random(seed)

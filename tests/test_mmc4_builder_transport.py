@@ -134,7 +134,7 @@ def test_many_broken_connections_give_the_same_bytes(
     assert min(sleeper.waits) >= 1
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, 400_000), max_size=6), size=st.sampled_from([1000, 65536, 1 << 20]))
 def test_wherever_it_breaks(server: FolderServer, cuts: list[int], size: int) -> None:
     server.fail("big.bin", *(Fault(cut_after=cut) for cut in cuts))

@@ -313,7 +313,7 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(data: bytes, expected: list[st
     assert outline(parse(data)) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     victim=st.integers(0, 4),
     place=st.floats(0, 1, exclude_max=True),
@@ -330,7 +330,7 @@ def test_damage_never_spreads(victim: int, place: float, remove: int, insert: by
     assert [item for item in found if item in others] == others
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_bytes_are_fatal(data: st.DataObject) -> None:
     """Records with any bytes in any place: an answer, and offsets that make sense."""

@@ -23,7 +23,7 @@ def sees(ids: list[int], documents: list[int], place: int, ahead: bool) -> int:
 sequences = st.lists(st.sampled_from([3, 4, END, IMAGE, IMAGE]), min_size=1, max_size=16)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ids=sequences, draws=st.lists(st.booleans(), min_size=16, max_size=16), packed=st.booleans())
 def test_phi_is_what_the_definition_says(ids: list[int], draws: list[bool], packed: bool) -> None:
     tokens = torch.tensor([ids])

@@ -38,13 +38,8 @@ def flags(folder: Path) -> list[str]:
     lists = ["--opt-out", str(folder / "opt-out.txt"), "--ad-list", str(folder / "ads.txt")]
     return [
         *lists,
-        "--decontaminate",
-        str(folder / "held_out"),
-        "--images",
-        "archive",
-        "--config",
-        "sample",
-        "--near-text",
+        *("--decontaminate", str(folder / "held_out"), "--near-text"),
+        *("--images", "archive", "--config", "sample", "--workers", "1"),
     ]
 
 

@@ -19,11 +19,11 @@ from mmc4_builder import commits, s3, storage
 from pipelines import holder, lock
 from pipelines.lock import Lock, LockError
 
-pytestmark = pytest.mark.timeout(900)  # the server may have to be built first
+pytestmark = pytest.mark.timeout(1500)  # the server may have to be built first
 
 ROOT = "s3://bucket/out"
 TIMES = ("report.html", "timing.json", "timings/")  # how long things took differs from run to run
-WAIT = 240.0
+WAIT = 480.0
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def test_what_is_broken_is_a_bad_image(data: bytes) -> None:
     assert caught.value.reason == "bad_image"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(at=st.integers(2, 700), value=st.binary(min_size=1, max_size=4), kind=st.sampled_from(["JPEG", "PNG", "WEBP"]))
 def test_damage_is_a_picture_or_a_bad_image(at: int, value: bytes, kind: str) -> None:
     data = bytearray(encoded(halves(80, 60), kind))

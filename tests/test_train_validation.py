@@ -158,7 +158,7 @@ def test_tags_and_what_follows_them_do_not_count() -> None:
     assert counted(batch, EOC).tolist() == [[False, False, False, True, False, False, False]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_shuffled_images_are_others_and_of_other_sequences(counts: list[int], rng: Any) -> None:
     total = sum(counts)

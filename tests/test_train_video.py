@@ -115,7 +115,7 @@ def test_the_nearest_frame_wins() -> None:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(at=st.integers(0, 1500), value=st.binary(min_size=1, max_size=40))
 def test_damage_is_a_video_or_a_bad_video(at: int, value: bytes) -> None:
     data = bytearray(SHORT)
