@@ -3,6 +3,7 @@
 # make test     set up, and run the whole test suite
 # make test-oldest   set up an environment of its own with the oldest torch and transformers, and test the model there
 # make spark-test   set up, and build the sample on a Spark cluster of its own (Java, Maven; 10 minutes, 4 GB)
+# make flink-test   the same on a Flink cluster
 # make kill-test    set up, and kill 50 builds at random moments (half an hour)
 # make bench    set up, and run every benchmark (several minutes)
 # make check    set up, and run ruff and the type checker
@@ -14,7 +15,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: sample train test test-oldest spark-test kill-test bench check clean
+.PHONY: sample train test test-oldest spark-test flink-test kill-test bench check clean
 .DELETE_ON_ERROR:
 
 sample: $(VENV)/.sample
@@ -38,7 +39,10 @@ test-oldest: $(VENV)-oldest/.test
 	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile tests/test_model_*.py
 
 spark-test: $(VENV)/.test
-	$(BIN)/python -u tests/spark_suite.py --cache build/spark $(SPARK)
+	$(BIN)/python -u tests/engine_suite.py --engine spark $(SCENES)
+
+flink-test: $(VENV)/.test
+	$(BIN)/python -u tests/engine_suite.py --engine flink $(SCENES)
 
 kill-test: $(VENV)/.test
 	$(BIN)/python tests/kill_suite.py --seeds 50

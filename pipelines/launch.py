@@ -10,7 +10,9 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import cast
 
 import apache_beam as beam
 import grpc
@@ -105,7 +107,7 @@ def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], 
         pipeline = engine.pipeline()
     except Exception as error:  # a runner that nobody knows
         raise EngineError(explain(error)) from error
-    server = start_job_server(pipeline)
+    server = start_job_server(engine, pipeline)
     job = _Job(transform, engine, pipeline)
     previous = threading.excepthook
     threading.excepthook = job.note_thread_death(previous)
@@ -122,23 +124,33 @@ def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], 
         raise EngineError(explain(job.error)) from job.error
 
 
-def start_job_server(pipeline: beam.Pipeline) -> JobServer | None:
+def start_job_server(engine: Engine, pipeline: beam.Pipeline) -> JobServer | None:
     """Start the Java program that some runners need between them and their engine; None where there is none to start.
 
     They would do so themselves, but only the main thread may: Beam stops it by a signal handler. It serves all stages,
     and ends with the launcher.
     """
+    runner = pipeline.runner
     portable = pipeline.options.view_as(PortableOptions)
-    if not isinstance(pipeline.runner, PortableRunner) or portable.job_endpoint:
+    if not isinstance(runner, PortableRunner) or portable.job_endpoint:
         return None
     try:
-        server = pipeline.runner.default_job_server(pipeline.options)
-        if not isinstance(server, StopOnExitJobServer):
+        server = _job_server(Engine(runner=engine.runner, options=engine.options))
+        if server is None:
             return None
         server.start()
     except Exception as error:
         raise EngineError(f"the runner's job server does not start: {explain(error)}") from error
+    runner.default_job_server = lambda options: server  # type: ignore[method-assign]
     return server
+
+
+@cache
+def _job_server(engine: Engine) -> JobServer | None:
+    """One for all stages. Beam keeps Spark's, but would have another of Flink's for each pipeline."""
+    pipeline = engine.pipeline()
+    server = cast(PortableRunner, pipeline.runner).default_job_server(pipeline.options)
+    return server if isinstance(server, StopOnExitJobServer) else None
 
 
 class _Job:

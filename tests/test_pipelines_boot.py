@@ -32,6 +32,7 @@ from apache_beam.portability.api import (
     beam_runner_api_pb2,
 )
 from apache_beam.pvalue import PCollection
+from apache_beam.runners.portability.job_server import StopOnExitJobServer
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 from google.protobuf import json_format, struct_pb2
 
@@ -288,6 +289,21 @@ def test_a_job_server_that_cannot_start_is_an_error_with_its_cause(tmp_path: Pat
     step = Step(name="talk", root=str(tmp_path), fingerprint="f", run=talk)
     with pytest.raises(EngineError, match=r"job server does not start: .*nowhere\.jar"):
         launch.run(Pipeline(step), engine, lambda: None)
+
+
+@pytest.mark.parametrize("runner", ["SparkRunner", "FlinkRunner"])
+def test_all_stages_have_one_job_server(runner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the main thread may start it, and pipelines run in others."""
+    started: list[object] = []
+    monkeypatch.setattr(StopOnExitJobServer, "start", lambda server: started.append(server))
+    launch._job_server.cache_clear()
+    engine = Engine(runner=runner, options=("--environment_type=PROCESS",))
+    for _ in range(2):
+        pipeline = engine.pipeline()
+        server = launch.start_job_server(engine, pipeline)
+        assert pipeline.runner.default_job_server(pipeline.options) is server is not None
+    launch._job_server.cache_clear()
+    assert started == [server, server]
 
 
 def test_a_job_server_that_is_gone_is_told_in_one_line() -> None:

@@ -1,9 +1,10 @@
-"""The sample crawl, built on a real Spark cluster by real worker processes: the same bytes, also when some are killed.
+"""The sample crawl, built on a real Spark or Flink cluster by real worker processes: the same bytes, also when some are
+killed.
 
-    python tests/spark_suite.py [--cache DIR] [--where-possible]
+    python tests/engine_suite.py [--engine spark flink] [--scene undisturbed ...] [--cache DIR] [--where-possible]
 
-It needs Java, Maven, and what they and pip fetch on the first run (about 400 MB). `make spark-test` runs it. Not a part
-of the ordinary suite: it takes minutes, and 4 GB of memory.
+It needs Java, Maven, and what they and pip fetch on the first run (about 400 MB an engine). `make spark-test` and
+`make flink-test` run it. Not a part of the ordinary suite: it takes minutes, and 4 GB of memory.
 """
 
 import argparse
@@ -23,12 +24,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builds import COMMAND, ROOT, digests, environment, run
-from spark_cluster import MARK, Cluster, marked, running
-from spark_parts import Parts, PartsError, gather
+from cluster import MARK, Cluster, marked, running
+from engine_parts import Parts, PartsError, gather_flink, gather_spark
+from flink_cluster import FlinkCluster
+from spark_cluster import SparkCluster
 
 FILES = ("docs", "shards", "images", "documents", "scores", "interleave", "exchange", "dead_letters", "optout.parquet")
-# By which their command lines are known.
-EXECUTOR, PYTHON, JOB_SERVER = "CoarseGrainedExecutorBackend", "--provision_endpoint", "--artifacts-dir"
+PYTHON, JOB_SERVER = "--provision_endpoint", "--artifacts-dir"  # by which their command lines are known
+ENGINES: dict[str, tuple[Callable[[Path], Parts], type[Cluster]]] = {
+    "spark": (gather_spark, SparkCluster),
+    "flink": (gather_flink, FlinkCluster),
+}
 RUN_SECONDS = 1200.0
 LOUD = "=" * 100
 
@@ -49,7 +55,7 @@ class Watched:
         while self.process.poll() is None and not is_so():
             if time.monotonic() > looked + 1:
                 looked = time.monotonic()
-                self.executors.update(self.cluster.find(EXECUTOR))
+                self.executors.update(self.cluster.find(self.cluster.executor))
             assert looked < deadline, f"no end after {RUN_SECONDS:.0f} s"
             time.sleep(0.01)
 
@@ -68,35 +74,40 @@ class Watched:
 def main() -> int:
     """All scenes, one after another, each on a cluster of its own."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--cache", type=Path, default=ROOT / "build/spark", help="where what is fetched stays")
-    flags.add_argument("--where-possible", action="store_true", help="succeed, loudly, where the parts cannot be had")
+    flags.add_argument("--engine", choices=ENGINES, nargs="+", default=[*ENGINES])
     flags.add_argument("--scene", choices=SCENES, nargs="+", default=[*SCENES])
+    flags.add_argument("--cache", type=Path, default=ROOT / "build/engines", help="where what is fetched stays")
+    flags.add_argument("--where-possible", action="store_true", help="succeed, loudly, where the parts cannot be had")
     args = flags.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was started is stopped then, too
     args.cache.mkdir(parents=True, exist_ok=True)
-    try:
-        parts = gather(args.cache.resolve())
-    except PartsError as error:
-        print(f"{LOUD}\nTHE BUILD ON SPARK WAS NOT TESTED: {error}\n{LOUD}", file=sys.stderr)
-        return 0 if args.where_possible else 1
-    print(f"Beam's job server {parts.version}, Spark {parts.spark_version}", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="mmc4-spark-"))
-    reference = folder / "reference"
-    run("--crawl", "sample", "--output", reference, "--workers", 1)
-    for name in args.scene:
-        play(name, parts, folder, reference)
+    folder = Path(tempfile.mkdtemp(prefix="mmc4-engine-"))
+    for engine in args.engine:
+        gather, kind = ENGINES[engine]
+        try:
+            parts = gather(args.cache.resolve())
+        except PartsError as error:
+            print(f"{LOUD}\nTHE BUILD ON {engine.upper()} WAS NOT TESTED: {error}\n{LOUD}", file=sys.stderr)
+            if args.where_possible:
+                continue
+            return 1
+        print(f"Beam's job server {parts.version}, {parts.engine}", flush=True)
+        if not (reference := folder / "reference").exists():
+            run("--crawl", "sample", "--output", reference, "--workers", 1)
+        for name in args.scene:
+            play(name, kind(parts, folder / engine / name), reference)
+        print(f"all {len(args.scene)} scenes went well", flush=True)
     subprocess.run(["rm", "-r", str(folder)], check=True)
-    print(f"all {len(args.scene)} scenes went well")
     return 0
 
 
-def play(name: str, parts: Parts, folder: Path, reference: Path) -> None:
+def play(name: str, cluster: Cluster, reference: Path) -> None:
     """One scene, and its time."""
     started = time.monotonic()
     print(f"--- {name}", flush=True)
-    with running(parts, folder / name) as cluster:
+    with running(cluster):
         SCENES[name](cluster, reference)
-    assert not marked(folder / name)
+    assert not marked(cluster.folder)
     print(f"    {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -117,13 +128,13 @@ def undisturbed(cluster: Cluster, reference: Path) -> None:
 
 
 def python_worker_killed(cluster: Cluster, reference: Path) -> None:
-    """A Python worker dies in the middle of a stage: Spark repeats the task, or the next run goes on."""
+    """A Python worker dies in the middle of a stage: the engine repeats what it did, or the next run goes on."""
     disturbed(cluster, reference, PYTHON, commits=6)
 
 
 def executor_killed(cluster: Cluster, reference: Path) -> None:
     """A whole executor dies, with its Python worker and all that it had shuffled."""
-    disturbed(cluster, reference, EXECUTOR, commits=34)
+    disturbed(cluster, reference, cluster.executor, commits=34)
 
 
 def failing(cluster: Cluster, reference: Path) -> None:

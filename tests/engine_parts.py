@@ -1,4 +1,4 @@
-"""What a Spark cluster for tests is made of: Beam's job server from Maven Central, Spark out of the pyspark package."""
+"""What a test's engine is made of, from Maven Central and PyPI: a job server of Beam, and the engine of its version."""
 
 import re
 import shutil
@@ -11,17 +11,17 @@ from importlib import metadata
 from pathlib import Path
 
 GROUP = "org.apache.beam"
-DRIVER = "org.apache.beam.runners.spark.SparkJobServerDriver"
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 # Where Maven cannot deliver the job server of the SDK's version: the newest version of which it was seen to deliver the
 # same classes, unpacked, with everything that they need. Its protocol is the SDK's, only older.
 OLDER = "2.54.0"
+FLINK, OLDER_FLINK = "1.20", "1.16"
+LOGGER = ("org.slf4j", "slf4j-simple", "1.7.30")  # or Flink would be silent
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
-<groupId>tests</groupId><artifactId>job-server</artifactId><version>1</version><dependencies>
-<dependency><groupId>{group}</groupId><artifactId>beam-runners-spark-3</artifactId><version>{version}</version></dependency>
-<dependency><groupId>{group}</groupId><artifactId>beam-runners-java-job-service</artifactId><version>{version}</version>
-</dependency></dependencies></project>
+<groupId>tests</groupId><artifactId>job-server</artifactId><version>1</version><dependencies>{}</dependencies></project>
 """
+DEPENDENCY = """
+<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"""
 _SPARK_CORE = re.compile(r"<artifactId>spark-core_2\.1\d</artifactId>\s*<version>([\d.]+)</version>")
 
 
@@ -35,52 +35,77 @@ class Parts:
 
     version: str  # of the job server
     jar: Path
-    spark_version: str
-    spark_home: Path
+    engine: str  # its name and version
+    home: Path  # where the engine's own jars and scripts are
 
 
-def gather(cache: Path) -> Parts:
+def gather_spark(cache: Path) -> Parts:
     """Fetch what is not there yet. PartsError where it cannot be had."""
-    for program in ("java", "mvn"):
-        if shutil.which(program) is None:
-            raise PartsError(f"there is no {program!r} on the PATH")
+    need_programs()
     version = metadata.version("apache-beam")
     jar = cache / f"beam-runners-spark-3-job-server-{version}.jar"
     artifact = f"{GROUP}:beam-runners-spark-3-job-server:{version}"
     failed = "" if jar.exists() else maven("copy", f"-Dartifact={artifact}", f"-DoutputDirectory={cache}")
-    if failed:
-        print(f"Maven cannot deliver {artifact}:\n{failed}", file=sys.stderr)
-        print(f"Its classes of {OLDER} take its place: an older job server than users have.", file=sys.stderr)
-        return gather_classes(cache, OLDER)
-    spark = spark_of(jar)
-    return Parts(version=version, jar=jar, spark_version=spark, spark_home=pyspark(cache, spark))
+    if not failed:
+        spark = spark_of(jar)
+        return Parts(version=version, jar=jar, engine=f"Spark {spark}", home=pyspark(cache, spark))
+    tell_of_older(f"Maven cannot deliver {artifact}:\n{failed}")
+    folder = classes(cache, "spark-3", OLDER)
+    spark = spark_of_classes(folder)
+    home = pyspark(cache, spark)
+    # Spark's jars come before the runner's, as in every executor: both bring some of the same libraries.
+    jars = [*sorted((home / "jars").glob("*.jar")), *sorted(folder.glob("*.jar"))]
+    index = write_index(cache / f"{folder.name}.jar", jars, "org.apache.beam.runners.spark.SparkJobServerDriver")
+    return Parts(version=OLDER, jar=index, engine=f"Spark {spark}", home=home)
 
 
-def gather_classes(cache: Path, version: str) -> Parts:
-    """A job server in pieces: the runner's jars, Spark's, and one that names them all."""
-    folder = cache / f"job-server-{version}"
+def gather_flink(cache: Path) -> Parts:
+    """The same for Flink, which comes with the runner's classes."""
+    need_programs()
+    version, flink = metadata.version("apache-beam"), FLINK
+    try:
+        folder = classes(cache, f"flink-{flink}", version, LOGGER)
+    except PartsError as error:
+        tell_of_older(str(error))
+        version, flink = OLDER, OLDER_FLINK
+        folder = classes(cache, f"flink-{flink}", version, LOGGER)
+    jars = sorted(folder.glob("*.jar"))
+    index = write_index(cache / f"{folder.name}.jar", jars, "org.apache.beam.runners.flink.FlinkJobServerDriver")
+    (core,) = folder.glob("flink-core-*.jar")
+    exact = core.stem.removeprefix("flink-core-")
+    return Parts(version=version, jar=index, engine=f"Flink {exact}", home=folder)
+
+
+def need_programs() -> None:
+    """PartsError where there is no Java, or no Maven."""
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            raise PartsError(f"there is no {program!r} on the PATH")
+
+
+def tell_of_older(why: str) -> None:
+    print(f"{why}\nClasses of {OLDER} take its place: an older job server than users have.", file=sys.stderr)
+
+
+def classes(cache: Path, runner: str, version: str, *more: tuple[str, str, str]) -> Path:
+    """A job server in pieces: the runner's jars, and all that they need."""
+    folder = cache / f"{runner}-{version}"
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "pom.xml").write_text(POM.format(group=GROUP, version=version))
-        into = f"-DoutputDirectory={folder / 'jars'}"
+        wanted = [(GROUP, name, version) for name in (f"beam-runners-{runner}", "beam-runners-java-job-service")]
+        (folder / "pom.xml").write_text(POM.format("".join(DEPENDENCY.format(*names) for names in [*wanted, *more])))
+        into = f"-DoutputDirectory={folder}"
         failed = maven("copy-dependencies", "-f", str(folder / "pom.xml"), "-DincludeScope=runtime", into)
         if failed:
-            raise PartsError(f"Maven cannot deliver {GROUP}:beam-runners-spark-3:{version} either:\n{failed}")
+            raise PartsError(f"Maven cannot deliver {GROUP}:beam-runners-{runner}:{version} in pieces:\n{failed}")
         (folder / "complete").touch()
-    spark = spark_of_classes(folder / "jars")
-    home = pyspark(cache, spark)
-    jars = [*sorted((home / "jars").glob("*.jar")), *sorted((folder / "jars").glob("*.jar"))]
-    index = write_index(folder / "job-server.jar", jars)
-    return Parts(version=version, jar=index, spark_version=spark, spark_home=home)
+    return folder
 
 
-def write_index(path: Path, jars: Sequence[Path]) -> Path:
-    """A jar that holds nothing but the places of others. It works as the one jar that users have, on one machine.
-
-    Spark's jars come before the runner's, as in every executor: both bring some of the same libraries.
-    """
+def write_index(path: Path, jars: Sequence[Path], driver: str) -> Path:
+    """A jar that holds nothing but the places of others. It works as the one jar that users have, on one machine."""
     places = " ".join(jar.resolve().as_uri() for jar in jars)
-    lines = ["Manifest-Version: 1.0", f"Main-Class: {DRIVER}", f"Class-Path: {places}"]
+    lines = ["Manifest-Version: 1.0", f"Main-Class: {driver}", f"Class-Path: {places}"]
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("META-INF/MANIFEST.MF", "".join(f"{folded(line)}\r\n" for line in lines))
     return path
