@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import rank_processes
 import torch
 import torch.distributed.fsdp
-import training_runs
+from rank_processes import one_thread  # noqa: F401
 from small_flamingos import Batch, batch, flamingo
-from training_runs import one_thread  # noqa: F401
 
 from model import config as configs
 from model.config import ConfigError
@@ -102,12 +102,12 @@ def four_ranks(place: Place) -> None:
 
 @SHARDS
 def test_two_ranks_have_the_gradients_of_one() -> None:
-    training_runs.ranks(2, two_ranks)
+    rank_processes.ranks(2, two_ranks)
 
 
 @SHARDS
 def test_replicas_of_shards_have_the_gradients_of_one() -> None:
-    training_runs.ranks(4, four_ranks)
+    rank_processes.ranks(4, four_ranks)
 
 
 def test_one_process_is_not_wrapped() -> None:
