@@ -53,6 +53,12 @@ def remove(path: str) -> None:
             files.delete([path])
 
 
+def has_folder(folder: str) -> bool:
+    """Whether there is any object below a prefix."""
+    with _translated("read", folder):
+        return bool(_file_systems().match([f"{folder.rstrip('/')}/**"], limits=[1])[0].metadata_list)
+
+
 def names(folder: str) -> list[str]:
     """Names of the objects directly below a prefix, sorted."""
     with _translated("read", folder):

@@ -161,7 +161,7 @@ def _add_models(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_actions(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--validate", metavar="DIR", help="build nothing; check what lies in a folder")
+    group.add_argument("--validate", metavar="DIR", help="build nothing; check what lies there")
     group.add_argument(
         "--remove",
         metavar="FILE",
@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = beam_options(unknown, verbatim, top)
         check_usage(args)
         if args.validate:
-            return _validate(args.validate)
+            return _validate(args.validate, options)
         from pipelines.command import run  # Beam and all that it drags in
 
         return run(args, options)
@@ -340,13 +340,18 @@ def _ask_beam(flags: list[str]) -> tuple[list[str], list[str]]:
     return known, beam.parse_known_args(flags)[1]
 
 
-def _validate(folder: str) -> int:
-    from pathlib import Path
-
+def _validate(folder: str, options: Sequence[str]) -> int:
+    from mmc4_builder import beam_files, storage
     from mmc4_builder.validate import format_report, validate
 
-    if not Path(folder).is_dir():
-        raise UsageError(f"--validate {folder}: there is no such folder")
-    report = validate(Path(folder))
+    try:
+        if not storage.is_local(folder):
+            beam_files.use(options)
+        if not storage.has_folder(folder):
+            raise UsageError(f"--validate {folder}: there is no such folder")
+        report = validate(folder, watched=True)
+    except (OSError, storage.StorageError) as error:
+        print(f"mmc4-build: {error}", file=sys.stderr)
+        return 1
     print(format_report(report))
     return 1 if report.problems else 0

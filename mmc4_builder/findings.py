@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from mmc4_builder.progress import Progress
 
 MAX_SHOWN = 300  # characters of what was found; a hostile document decides their number
 TOTALS = ("docs files", "documents", "images", "shards", "samples")
@@ -46,25 +47,33 @@ class Report:
 class Findings:
     """Collects problems, at most `limit` of a kind, so that a broken corpus cannot fill the memory."""
 
-    root: Path
+    root: str  # with its last slash or without
     limit: int
+    progress: Progress | None = None
+    files: int = 0  # that have been read
     problems: list[Problem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     totals: Counter[str] = field(default_factory=Counter)
 
-    def add(self, path: Path, where: str, breach: Breach) -> None:
+    def add(self, path: str, where: str, breach: Breach) -> None:
         self.counts[breach.kind] += 1
         if self.counts[breach.kind] > self.limit:
             return
         self.problems.append(
             Problem(
                 kind=breach.kind,
-                file=path.relative_to(self.root).as_posix(),
+                file=path.removeprefix(self.root.rstrip("/")).strip("/"),
                 where=where,
                 found=shorten(breach.found),
                 expected=shorten(breach.expected),
             )
         )
+
+    def file_done(self) -> None:
+        """One more file has been read."""
+        self.files += 1
+        if self.progress:
+            self.progress.update(self.files, {"documents": self.totals["documents"]})
 
     def report(self) -> Report:
         return Report(

@@ -141,6 +141,11 @@ def remove(path: str) -> None:
         _call("delete_object", path)
 
 
+def has_folder(folder: str) -> bool:
+    """Whether there is any object below a prefix."""
+    return any(True for _ in _list(f"{folder.rstrip('/')}/", MaxKeys=1))
+
+
 def names(folder: str) -> list[str]:
     """Names of the objects directly below a prefix, sorted; a thousand a request."""
     prefix = f"{folder.rstrip('/')}/"

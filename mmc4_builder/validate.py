@@ -6,14 +6,17 @@ The document's own rules are in contract.py, those of the tars in validate_shard
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
+from mmc4_builder import storage
 from mmc4_builder.contract import Rules, check_document
 from mmc4_builder.findings import Breach, Findings, Problem, Report, format_report
 from mmc4_builder.mmc4_format import FormatError, decode_doc, encode_doc, read_docs_lines
+from mmc4_builder.progress import Progress
 from mmc4_builder.validate_shards import check_gap, check_shards
 
 __all__ = ["Problem", "Report", "format_report", "validate"]
@@ -21,34 +24,44 @@ __all__ = ["Problem", "Report", "format_report", "validate"]
 DOCS_FILE = re.compile(r"(docs(?:_no_face)?)_shard_(0|[1-9][0-9]{0,17})_(v[23])\.jsonl\.zip")
 
 
-def validate(root: Path, *, min_similarity: float | None = None, limit: int = 20) -> Report:
+def validate(
+    root: str | Path, *, min_similarity: float | None = None, limit: int = 20, watched: bool = False
+) -> Report:
     """Check the build in `root` (docs/, shards/, shards/sizes.json), or a folder of released files.
 
-    A folder without docs/ is taken for a released set: there, gaps in the numbers, images out of order and
-    literal markers are known facts and no problems. Everything is read once, one document at a time; at most
-    `limit` problems of each kind are kept, all are counted.
+    `root` may lie in an object store. A folder without docs/ is taken for a released set: there, gaps in the
+    numbers, images out of order and literal markers are known facts and no problems. Everything is read once, one
+    document at a time; at most `limit` problems of each kind are kept, all are counted. `watched` shows progress on
+    stderr. Raises OSError or StorageError where a file cannot be read at all.
     """
-    findings = Findings(root=root, limit=limit)
-    ours = (root / "docs").is_dir()
-    rules = Rules(ours=ours, min_similarity=min_similarity)
-    families = _docs_families(root / "docs" if ours else root, findings, check_gaps=ours)
-    streams = [_documents(files, rules, findings) for files in families]
-    if (root / "shards").is_dir():
-        check_shards(root / "shards", streams[0] if streams else iter(()), findings)
-    for _ in chain.from_iterable(streams):  # what no shard asked for is checked by reading it
-        pass
+    root = str(root)
+    docs, shards = storage.join(root, "docs"), storage.join(root, "shards")
+    ours, has_shards = storage.has_folder(docs), storage.has_folder(shards)
+    names = storage.names(docs if ours else root)
+    tars = [name for name in storage.names(shards) if name.endswith(".tar")]
+    files = sum(name.endswith(".zip") for name in names) + len(tars)
+    with Progress("validate", files) if watched else nullcontext() as progress:
+        findings = Findings(root=root, limit=limit, progress=progress)
+        families = _docs_families(docs if ours else root, names, findings, check_gaps=ours)
+        rules = Rules(ours=ours, min_similarity=min_similarity)
+        streams = [_documents(files, rules, findings) for files in families]
+        if has_shards:
+            check_shards(shards, tars, streams[0] if streams else iter(()), findings)
+        for _ in chain.from_iterable(streams):  # what no shard asked for is checked by reading it
+            pass
     return findings.report()
 
 
-def _docs_families(folder: Path, findings: Findings, *, check_gaps: bool) -> list[list[Path]]:
+def _docs_families(folder: str, names: Iterable[str], findings: Findings, *, check_gaps: bool) -> list[list[str]]:
     """The docs files by set (docs before docs_no_face, v2 before v3), each in the order of its numbers."""
-    families: defaultdict[tuple[str, str], dict[int, Path]] = defaultdict(dict)
-    for path in sorted(folder.glob("*.zip")):
-        if match := DOCS_FILE.fullmatch(path.name):
+    families: defaultdict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    for name in names:
+        path = storage.join(folder, name)
+        if match := DOCS_FILE.fullmatch(name):
             families[match[1], match[3]][int(match[2])] = path
-        else:
+        elif name.endswith(".zip"):
             expected = "docs[_no_face]_shard_<n>_v<2 or 3>.jsonl.zip"
-            findings.add(path, "", Breach(kind="docs_name", found=path.name, expected=expected))
+            findings.add(path, "", Breach(kind="docs_name", found=name, expected=expected))
     if not families:
         expected = "docs_shard_<n>_v2.jsonl.zip"
         findings.add(folder, "", Breach(kind="no_documents", found="no docs file", expected=expected))
@@ -58,34 +71,37 @@ def _docs_families(folder: Path, findings: Findings, *, check_gaps: bool) -> lis
     return [[path for _, path in sorted(numbered.items())] for numbered in ordered]
 
 
-def _documents(files: Sequence[Path], rules: Rules, findings: Findings) -> Iterator[Mapping[str, Any] | None]:
+def _documents(files: Sequence[str], rules: Rules, findings: Findings) -> Iterator[Mapping[str, Any] | None]:
     """Every document of the files in order, checked on the way; None for a line that is no document."""
     for path in files:
         findings.totals["docs files"] += 1
         try:
-            _check_zip(path, findings)
-            for number, line in enumerate(read_docs_lines(path), 1):
-                findings.totals["documents"] += 1
-                yield _check_line(path, number, line, rules, findings)
+            with storage.open_read(path) as stream:
+                _check_zip(path, stream, findings)
+                for number, line in enumerate(read_docs_lines(stream), 1):
+                    findings.totals["documents"] += 1
+                    yield _check_line(path, number, line, rules, findings)
         except FormatError as error:
             expected = "a readable zip of JSON lines"
             findings.add(path, "", Breach(kind="unreadable", found=str(error), expected=expected))
+        findings.file_done()
 
 
-def _check_zip(path: Path, findings: Findings) -> None:
+def _check_zip(path: str, stream: BinaryIO, findings: Findings) -> None:
     """MM-Interleaved opens the member by its name, OpenFlamingo takes the first: there is one, so named."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(stream) as archive:
             found = [(info.filename, info.compress_type) for info in archive.infolist()]
     except zipfile.BadZipFile as error:
         raise FormatError(f"the zip cannot be read: {error}") from error
-    if found != [(path.stem, zipfile.ZIP_DEFLATED)]:
+    member = PurePosixPath(path).stem
+    if found != [(member, zipfile.ZIP_DEFLATED)]:
         names = ", ".join(f"{name} (method {method})" for name, method in found) or "no member"
-        expected = f"{path.stem} (method {zipfile.ZIP_DEFLATED}, deflate) alone"
+        expected = f"{member} (method {zipfile.ZIP_DEFLATED}, deflate) alone"
         findings.add(path, "", Breach(kind="docs_member", found=names, expected=expected))
 
 
-def _check_line(path: Path, number: int, line: bytes, rules: Rules, findings: Findings) -> Mapping[str, Any] | None:
+def _check_line(path: str, number: int, line: bytes, rules: Rules, findings: Findings) -> Mapping[str, Any] | None:
     where = f"line {number}"
     try:
         doc = decode_doc(line, where=where)

@@ -5,13 +5,14 @@ import json
 import re
 import tarfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from PIL import Image
 
+from mmc4_builder import storage
 from mmc4_builder.contract import IMAGE_KEYS
 from mmc4_builder.findings import Breach, Findings
 from mmc4_builder.mmc4_format import FormatError, decode_doc
@@ -23,27 +24,27 @@ HEX_MEMBER = re.compile(r"[0-9a-f]{32}\.json")
 IN_ORDER = "the documents of the docs files, in their order"
 
 
-def check_shards(folder: Path, documents: Documents, findings: Findings) -> None:
-    """Check every tar; `documents` are those of the docs files, None for a line that is no document."""
-    paths = sorted(folder.glob("*.tar"))
+def check_shards(folder: str, tars: Sequence[str], documents: Documents, findings: Findings) -> None:
+    """Check the tars of these names; `documents` are those of the docs files, None for a line that is no document."""
+    paths = {name: storage.join(folder, name) for name in tars}
     fmt = _format_of(paths)
-    numbered = {int(path.stem): path for path in paths if _is_named(path, fmt)}
-    for path in paths:
-        if not _is_named(path, fmt):
+    for name, path in paths.items():
+        if not _is_named(name, fmt):
             expected = f"{WIDTHS[fmt]} digits, as in {shard_name(0, fmt)}"
-            findings.add(path, "", Breach(kind="shard_name", found=path.name, expected=expected))
+            findings.add(path, "", Breach(kind="shard_name", found=name, expected=expected))
+    numbered = {int(name.removesuffix(".tar")): path for name, path in paths.items() if _is_named(name, fmt)}
     check_gap("shard_gap", folder, numbered, findings)
     pairing = _Pairing(documents, findings)
-    counts = {path.name: _check_shard(path, fmt, pairing) for path in paths}
+    counts = {name: _check_shard(path, fmt, pairing) for name, path in paths.items()}
     pairing.finish(folder)
-    _check_sizes(folder / "sizes.json", counts, findings)
+    _check_sizes(storage.join(folder, "sizes.json"), counts, findings)
 
 
-def check_gap(kind: str, folder: Path, numbered: Mapping[int, Path], findings: Findings) -> None:
+def check_gap(kind: str, folder: str, numbered: Mapping[int, str], findings: Findings) -> None:
     """Numbers run from 0 without a gap; the first that is missing is named."""
     missing = next((number for number in range(len(numbered)) if number not in numbered), None)
     if missing is not None:
-        found = f"{numbered[max(numbered)].name} and no number {missing}"
+        found = f"{PurePosixPath(numbered[max(numbered)]).name} and no number {missing}"
         findings.add(folder, "", Breach(kind=kind, found=found, expected="numbers from 0 without a gap"))
 
 
@@ -59,7 +60,7 @@ class _Pairing:
         self._documents = documents
         self._open = True
 
-    def compare(self, path: Path, where: str, doc: Mapping[str, Any]) -> None:
+    def compare(self, path: str, where: str, doc: Mapping[str, Any]) -> None:
         if not self._open:
             return
         try:
@@ -75,12 +76,12 @@ class _Pairing:
         found = f"another text of document {doc.get('url')!r}"
         self.findings.add(path, where, Breach(kind="shard_documents", found=found, expected=IN_ORDER))
 
-    def finish(self, folder: Path) -> None:
+    def finish(self, folder: str) -> None:
         left = sum(1 for _ in self._documents)
         if self._open and left:
             self._lost(folder, "", f"{left} documents fewer")
 
-    def _lost(self, path: Path, where: str, found: str) -> None:
+    def _lost(self, path: str, where: str, found: str) -> None:
         self._open = False
         if not self.findings.counts["unreadable"]:
             self.findings.add(path, where, Breach(kind="shard_documents", found=found, expected=IN_ORDER))
@@ -101,22 +102,24 @@ def _images(doc: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return listed if whole and listed else []
 
 
-def _check_shard(path: Path, fmt: Format, pairing: _Pairing) -> int:
+def _check_shard(path: str, fmt: Format, pairing: _Pairing) -> int:
     """The number of samples of one tar, each checked."""
     findings = pairing.findings
     findings.totals["shards"] += 1
     count = 0
     try:
-        for _, members in groupby(read_members(path), key=lambda member: member[0].name.partition(".")[0]):
-            count += 1
-            _check_sample(path, fmt, list(members), pairing)
+        with storage.open_read(path) as stream:
+            for _, members in groupby(read_members(stream), key=lambda member: member[0].name.partition(".")[0]):
+                count += 1
+                _check_sample(path, fmt, list(members), pairing)
     except FormatError as error:
         findings.add(path, "", Breach(kind="unreadable", found=str(error), expected="a readable tar"))
     findings.totals["samples"] += count
+    findings.file_done()
     return count
 
 
-def _check_sample(path: Path, fmt: Format, members: Sequence[Member], pairing: _Pairing) -> None:
+def _check_sample(path: str, fmt: Format, members: Sequence[Member], pairing: _Pairing) -> None:
     findings = pairing.findings
     where = members[0][0].name
     for breach in _check_headers(members):
@@ -192,21 +195,20 @@ def jpeg_fault(data: bytes) -> str | None:
     return None
 
 
-def _is_named(path: Path, fmt: Format) -> bool:
-    return re.fullmatch(f"[0-9]{{{WIDTHS[fmt]}}}", path.stem) is not None
+def _is_named(name: str, fmt: Format) -> bool:
+    return re.fullmatch(rf"[0-9]{{{WIDTHS[fmt]}}}\.tar", name) is not None
 
 
-def _format_of(paths: Sequence[Path]) -> Format:
+def _format_of(names: Collection[str]) -> Format:
     """OpenFlamingo's layout where every name has its nine digits, else the ordinary one."""
-    return "openflamingo" if paths and all(_is_named(path, "openflamingo") for path in paths) else "mmc4"
+    return "openflamingo" if names and all(_is_named(name, "openflamingo") for name in names) else "mmc4"
 
 
-def _check_sizes(path: Path, counts: Mapping[str, int], findings: Findings) -> None:
+def _check_sizes(path: str, counts: Mapping[str, int], findings: Findings) -> None:
     found: object
+    written = storage.find(path)
     try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        found = "no such file"
+        found = "no such file" if written is None else json.loads(written)
     except ValueError as error:
         found = f"no JSON: {error}"
     if found == counts:

@@ -239,7 +239,6 @@ def next_steps(plan: Plan, ran: Sequence[str]) -> str:
         ("shards", "WebDataset tars, pictures included"),
         ("report.html", "open it in a browser"),
     )
-    there = [f"  {plan.root}/{name:<12} {what}" for name, what in places if storage.exists(f"{plan.root}/{name}")]
-    if storage.is_local(plan.root):  # which is where a build can be checked
-        there.append(f"  check it with: mmc4-build --validate {plan.root}")
-    return "\n".join((f"{done}.", *there))
+    paths = [(f"{plan.root}/{name}", f"  {plan.root}/{name:<12} {what}") for name, what in places]
+    there = [line for path, line in paths if storage.has_folder(path) or storage.exists(path)]
+    return "\n".join((f"{done}.", *there, f"  check it with: mmc4-build --validate {plan.root}"))

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import s3_server
 from builds import environment
+from mmc4_corpus import document, write_corpus
 from s3_server import Proxy, Server
 
 from mmc4_builder import beam_files, s3, storage
+from mmc4_builder.cli import main
 from mmc4_builder.crawl import CrawlError, expand_inputs
 from mmc4_builder.transport import NotFound, Unreachable, open_stream, read_range
+from mmc4_builder.validate import validate
 
 pytestmark = pytest.mark.timeout(900)  # the server may have to be built first
 
@@ -288,6 +291,36 @@ def test_beam_s_own_options_name_the_store(store: Proxy, monkeypatch: pytest.Mon
     assert storage.read(f"{ROOT}/a") == b"x"
     for name, value in given.items():
         monkeypatch.setenv(name, value)
+
+
+@FAULTY
+def test_what_lies_there_is_checked_as_on_a_disk(
+    store: Proxy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = write_corpus(tmp_path, [[document(seed) for seed in range(3)], [document(3)]])
+    for whole in (True, False):
+        if not whole:
+            (here / "docs" / "docs_shard_1_v2.jsonl.zip").write_bytes(b"PK")
+            (here / "shards" / "00001.tar").write_bytes((here / "shards" / "00001.tar").read_bytes()[:2000])
+            (here / "shards" / "sizes.json").unlink()
+            storage.remove(f"{ROOT}/shards/sizes.json")
+        for name in storage.walk(str(here)):
+            storage.write(f"{ROOT}/{name}", (here / name).read_bytes())
+        assert validate(ROOT) == validate(here)
+        assert main(["--validate", ROOT]) == (0 if whole else 1)
+        assert ("no problems" if whole else "\nunreadable: 2\n") in capsys.readouterr().out
+    assert main(["--validate", f"{ROOT}/none"]) == 2
+    assert "s3://bucket/out/none: there is no such folder" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_ends_a_check(
+    store: Proxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    s3._client.cache_clear()
+    store.down = True
+    assert main(["--validate", ROOT]) == 1
+    assert f"mmc4-build: cannot read {ROOT}" in capsys.readouterr().err
 
 
 def test_a_client_that_is_not_installed_is_named() -> None:

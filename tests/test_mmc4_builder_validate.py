@@ -404,6 +404,14 @@ def test_few_problems_are_shown_and_all_are_counted(tmp_path: Path) -> None:
     assert (len(text), text[-1]) == (8, "problems: 12")
 
 
+def test_progress_is_shown_to_who_watches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_corpus(tmp_path, docs())
+    validate(root)
+    assert capsys.readouterr().err == ""
+    validate(root, watched=True)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("validate:  4/4 units  100%")
+
+
 def test_a_hostile_document_cannot_flood_the_report(tmp_path: Path) -> None:
     doc = document(1)
     doc["url"] = ["\x1b[31m" + "x" * 100_000]

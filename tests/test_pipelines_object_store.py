@@ -122,6 +122,8 @@ def test_a_build_with_everything_that_goes_wrong(server: Server, store: Proxy, t
     assert published(tmp_path / "local") == published(there)
     assert not (there / lock.NAME).exists()
     assert storage.sweep(ROOT) == 0
+    assert f"{ROOT}/shards" in said and f"mmc4-build --validate {ROOT}" in said
+    run("--validate", ROOT)
     faults = store.faults()
     assert set(faults) == set(s3_server.FAULTS), faults
 

@@ -108,6 +108,7 @@ def test_a_dry_run_says_what_it_would_do(
         ({"--config": "openflamingo_3b", "--vision": "no/such.pt"}, "no/such.pt"),
         ({"--lm": "no/such/model"}, "--lm no/such/model"),
         ({"--data": "no/such/folder"}, "nothing to train on there"),
+        ({"--data": "s3://bucket/mmc4"}, "s3://bucket/mmc4: samples are read by their places in files: copy"),
         ({"--init": "no/such.safetensors"}, "no/such.safetensors"),
     ],
 )

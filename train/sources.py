@@ -28,6 +28,11 @@ def open_source(path: str | Path, kind: Kind) -> Source:
 
     Raises DataError where there is nothing, or nothing that can be read.
     """
+    if "://" in str(path):
+        raise DataError(
+            f"{path}: samples are read by their places in files: copy the folder to a disk "
+            "(aws s3 sync, gcloud storage rsync) or mount the bucket, and name that"
+        )
     tars = _matching(path, "*.tar")
     if tars:
         return _open_tars(tars, kind, str(path))
