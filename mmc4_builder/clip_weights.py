@@ -33,16 +33,23 @@ def find(name: str = DEFAULT) -> Path:
         if not weights.is_file():
             raise WeightsError(f"no {weights.name} in {folder}. {REMEDY}")
         return weights
-    import open_clip  # several seconds, which no other name should wait for
-
     architecture, pretrained = parted(name)
-    if architecture not in open_clip.list_models() or not pretrained:
+    if not pretrained or architecture not in _known():
         raise WeightsError(
             f"{name!r} is neither {TINY!r} nor MODEL:TAG nor MODEL:FILE with a model that open_clip knows, "
             f"such as {DEFAULT}"
         )
+    import open_clip
+
     config = open_clip.get_pretrained_cfg(architecture, pretrained)
     return _by_tag(name, config) if config else _local_file(architecture, pretrained)
+
+
+def _known() -> list[str]:
+    """Names of open_clip's models."""
+    import open_clip  # several seconds, which no other name should wait for
+
+    return list(open_clip.list_models())
 
 
 def folder_of(name: str) -> Path | None:

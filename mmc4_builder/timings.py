@@ -14,8 +14,8 @@ by the one function through which every unit passes (`pipelines.units.run_unit`)
 - `cpu_seconds`: CPU time of the whole worker process meanwhile, all threads, user and system. It is the unit's own
   where a process does one unit at a time, as in every local run; Spark may run several in one process.
 - `thread_cpu_seconds`: of the unit's own thread: never more than its own, and less where a library has threads.
-- `bytes_received`: rows that other units left for it. `bytes_fetched`: from the web, an index, or the crawl, where the
-  step counts them (`bytes` and `*.bytes` of its commit). `bytes_out`: of all files that it left.
+- `bytes_received`: rows that other units left for it. `bytes_fetched`: from the web, an index, or the crawl (`bytes`
+  and `*.bytes` of its commit). `bytes_out`: of all files that it left.
 - `by`: the worker as in the commit record; left out where no engine named it.
 
 `timings/hosts/<step>.<unit>.json`, one for each bucket of hosts that asked the live web:

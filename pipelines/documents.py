@@ -68,17 +68,18 @@ def sources(
     if config.index is None:
         first, *others = unit.inputs
         names = [first, *(other for other in others if not other.isdecimal())]  # a local file's size is beside its name
-        return names, chain.from_iterable(read_whole(name, crawl_root, config) for name in names)
+        return names, chain.from_iterable(read_whole(name, crawl_root, config, workspace) for name in names)
     ranges = ranges_of(unit, workspace)
     return tuple(ranges), read_ranges(ranges, workspace, config.index, (crawl_root, config.warc))
 
 
-def read_whole(name: str, crawl_root: str, config: DocumentsConfig) -> Responses:
-    """Every response of one WARC file."""
+def read_whole(name: str, crawl_root: str, config: DocumentsConfig, workspace: Workspace) -> Responses:
+    """Every response of one WARC file, and the file's bytes counted."""
     path = warc_path(crawl_root, name)
     with transport.open_stream(path) as stream:
         for record in warc.read_records(stream, path, limits=config.warc):
             yield name, record
+        workspace.counts["crawl.bytes"] += stream.tell()
 
 
 def read_html(

@@ -140,6 +140,7 @@ def read_robots(
                     )
                 elif as_host_file(record.url):
                     note_host_file(record, sibling, workspace, host_files)
+            workspace.counts["crawl.bytes"] += stream.tell()
     except transport.NotFound as error:
         workspace.bury("robots_warcs", "not_found", warc=sibling, detail=str(error)[:200])
         return

@@ -165,7 +165,8 @@ def rows(root: Path | str, relative: str) -> list[dict[str, Any]]:
 class Extracted:
     """What extraction made of one WARC file."""
 
-    counts: dict[str, int]
+    counts: dict[str, int]  # but for `bytes`
+    bytes: int  # of the file, that were read
     pages: list[dict[str, Any]]
     letters: str  # the dead letters, a line each
 
@@ -177,7 +178,8 @@ def extracted(root: Path, warc: Path, config: DocumentsConfig | None = None) -> 
     commit = run_unit(unit, Step(name="extract", root=str(root), fingerprint="f", run=step))
     letters = root / "dead_letters/extract/00000.jsonl"
     return Extracted(
-        counts={name: n for name, n in commit.counts.items() if n},
+        counts={name: n for name, n in commit.counts.items() if n and name != "crawl.bytes"},
+        bytes=commit.counts["crawl.bytes"],
         pages=rows(root, "documents/pages"),
         letters=letters.read_text() if letters.exists() else "",
     )

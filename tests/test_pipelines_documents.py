@@ -380,7 +380,8 @@ def test_a_warc_without_responses_is_no_error(tmp_path: Path) -> None:
     made = plan(tmp_path / "out", write(tmp_path / "crawl", []))
     run(made.stage("documents").transform)
     assert rows(made.root, "documents") == []
-    assert counts(made, "documents") == {}
+    (size,) = (path.stat().st_size for path in (tmp_path / "crawl").iterdir())
+    assert counts(made, "documents") == {"extract": {"crawl.bytes": size}}
 
 
 def sound_page() -> bytes:
@@ -603,6 +604,8 @@ def test_the_crawl_keeps_robots_files_beside_its_pages(there: bool, tmp_path: Pa
     unit = Unit(name="00000", inputs=("/warc/0.warc.gz",))
     commit = run_unit(unit, Step(name="extract", root=str(tmp_path / "out"), fingerprint="f", run=step))
     counted = {name: n for name, n in commit.counts.items() if not name.startswith(("records", "lines"))}
+    files = [*(tmp_path / "crawl").rglob("0.warc.gz")]
+    assert counted.pop("crawl.bytes") == sum(path.stat().st_size for path in files) and len(files) == 1 + there
     if there:
         assert counted == {"host_files.entered": 1, "host_files.kept": 1, "robots_warcs.entered": 1,
                            "robots_warcs.kept": 1}  # fmt: skip
