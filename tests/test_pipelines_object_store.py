@@ -1,5 +1,6 @@
 """A whole build in a real S3 server that fails now and then: killed, refused, gone on with, the same bytes."""
 
+import io
 import json
 import os
 import signal
@@ -13,17 +14,25 @@ from pathlib import Path
 import pytest
 import s3_server
 from builds import COMMAND, digests, environment, run, write_corner
+from faults import FaultServer
 from s3_server import Proxy, Server
+from small_crawls import article, jpeg, plan, write
 
-from mmc4_builder import commits, s3, storage
-from pipelines import holder, lock
+from mmc4_builder import commits, key_lists, s3, storage
+from mmc4_builder.fetch import FetchConfig
+from mmc4_builder.validate import validate
+from pipelines import holder, lock, remove
+from pipelines.build import build, continued
+from pipelines.config import ImagesConfig, InterleaveConfig
+from pipelines.launch import Engine
 from pipelines.lock import Lock, LockError
 
 pytestmark = pytest.mark.timeout(1500)  # the server may have to be built first
 
 ROOT = "s3://bucket/out"
-TIMES = ("report.html", "timing.json", "timings/")  # how long things took differs from run to run
+TIMES = ("report.html", "timing.json", "timings/", "removals/proof-")  # how long things took differs from run to run
 WAIT = 480.0
+ONE = Engine(workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +135,39 @@ def test_a_build_with_everything_that_goes_wrong(server: Server, store: Proxy, t
     run("--validate", ROOT)
     faults = store.faults()
     assert set(faults) == set(s3_server.FAULTS), faults
+
+
+def test_a_build_there_is_mended_and_shortened_as_one_here(server: Server, store: Proxy, tmp_path: Path) -> None:
+    """`--retry-failed` and `--remove`, of which each changes what earlier stages left."""
+    ill = True
+    first, second = jpeg(1), jpeg(2)
+    with FaultServer({"/1.jpg": lambda talk: talk.reply(200, first)}) as web:
+        web.routes["/2.jpg"] = lambda talk: talk.reply(503) if ill else talk.reply(200, second)
+        fetch = FetchConfig(
+            contact="https://example.org/", allow_private=True, ports=(web.port,), retries=0, delay_seconds=0.0
+        )
+        pages = [article("mill", web.url("/1.jpg"), web.url("/2.jpg")), article("barn", web.url("/1.jpg"))]
+        here = plan(
+            tmp_path / "out",
+            write(tmp_path / "crawl", pages),
+            images=ImagesConfig(source="live", fetch=fetch),
+            interleave=InterleaveConfig(min_similarity=-1.0, max_nsfw=1.0),
+        )
+        build(here, ONE, stream=io.StringIO())
+        for name in storage.walk(here.root):
+            storage.write(f"{ROOT}/{name}", Path(here.root, name).read_bytes())
+        ill, store.rate = False, 0.05
+        for root in (here.root, ROOT):
+            build(continued(root), ONE, retry_failed=True, stream=io.StringIO())
+            gone = key_lists.parse("http://barn.example/", "list")
+            assert remove.run(continued(root), gone, ONE, io.StringIO()) == 0
+    names = [set(published(root)) for root in (server.bucket / "out", Path(here.root))]
+    assert names[0] == names[1]
+    # Times are told of pictures from the live web, so what is about them differs.
+    for folder in ("docs", "documents"):
+        assert digests(server.bucket / "out", folder) == digests(Path(here.root), folder)
+    assert validate(ROOT) == validate(here.root)
+    assert validate(ROOT).ok and validate(ROOT).totals["images"] == 2
 
 
 def published(root: Path) -> dict[str, str]:
