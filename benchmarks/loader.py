@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from string import ascii_lowercase
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +25,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
 
 from children import Child  # noqa: E402
 from loader_work import BATCH, END, MAX_IMAGES, MIN_BYTES, SIDE, THRESHOLD, TOKENS, serve  # noqa: E402
+from model_work import VOCABULARY  # noqa: E402
 from timing import report  # noqa: E402
 
 SHARED = HERE.parents[1] / "shared"
@@ -61,14 +63,22 @@ def real_sentences() -> Iterator[str]:
         yield from json.loads(line)["doc"]["text_list"]
 
 
+def invented_sentences() -> list[str]:
+    """Of ten thousand words, a few of them frequent: enough for all pieces of the tokenizer."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices(ascii_lowercase, k=draw.randint(2, 9))) for _ in range(10_000)]
+    shares = [1 / (rank + 10) for rank in range(len(words))]
+    return [" ".join(draw.choices(words, shares, k=16)).capitalize() + "." for _ in range(5000)]
+
+
 def write_corpus(folder: Path, count: int) -> dict[str, float]:
     """The same documents in both layouts, and a tokenizer of their text; returns what they are like."""
-    from training_data import photograph, sentence
+    from training_data import photograph
 
     from mmc4_builder.shards import Sample, shard_name, sizes_json, write_shard
 
     pictures = list(real_pictures()) or [photograph(seed) for seed in range(64)]
-    sentences = list(real_sentences()) or [sentence(seed, 16) for seed in range(2000)]
+    sentences = list(real_sentences()) or invented_sentences()
     draw = random.Random(0)
     samples = [
         Sample(key=f"{number:011d}", doc=doc, images=tuple(draw.choices(pictures, k=len(doc["image_info"]))))
@@ -114,8 +124,11 @@ def write_tokenizer(folder: Path, sentences: list[str]) -> None:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=8000, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
     made.train_from_iterator(sentences, trainer)
+    assert made.get_vocab_size() == VOCABULARY  # or markers would have other numbers than the model expects
     made.save(str(folder / "tokenizer.json"))
     spelled = json.loads((folder / "tokenizer.json").read_text())
     spelled["model"]["merges"] = [" ".join(pair) for pair in spelled["model"]["merges"]]

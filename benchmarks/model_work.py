@@ -6,6 +6,7 @@ job on a child's stdin and reads one line of JSON from its stdout: never do two 
 
 import gc
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,11 +17,19 @@ import torch
 from torch import Tensor
 
 VOCABULARY, ENDOFCHUNK, IMAGE, PAD, TOKENS = 8000, 8000, 8001, 8002, 8003
-LANGUAGE = {"vocab_size": 8064, "d_model": 512, "n_layers": 8, "n_heads": 8, "max_seq_len": 2048}
-VISION_WIDTH, SIDE = 384, 112
-VISION = {"image_size": SIDE, "layers": 6, "width": VISION_WIDTH, "head_width": 64, "patch_size": 14}
+SIZES = {
+    "small": ({"d_model": 512, "n_layers": 8, "n_heads": 8},
+              {"image_size": 112, "layers": 6, "width": 384, "head_width": 64, "patch_size": 14}),
+    "tiny": ({"d_model": 128, "n_layers": 4, "n_heads": 4},
+             {"image_size": 64, "layers": 4, "width": 128, "head_width": 32, "patch_size": 16}),
+}  # fmt: skip
+"""An MPT and a ViT: in about the proportions of OpenFlamingo-3B, small enough for one core; and of about the size that
+`mmc4-train --config tiny` trains on a laptop."""
+SIZE = "MMC4_BENCHMARK_SIZE"  # in the environment, for both sides
+_language, VISION = SIZES[os.environ.get(SIZE, "small")]
+LANGUAGE = {"vocab_size": 8064, "max_seq_len": 2048} | _language
+VISION_WIDTH, SIDE = VISION["width"], VISION["image_size"]
 TEXT = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
-"""An MPT and a ViT in about the proportions of OpenFlamingo-3B, small enough for one core."""
 EVERY = 1
 LENGTH, SLOTS = 256, 6
 TRAINING = {"full": (6, 6, 6, 6), "mmc4": (5, 3, 2, 2)}

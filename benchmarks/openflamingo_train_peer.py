@@ -46,6 +46,10 @@ class Wrapped(nn.Module):
 class Tokenizer:
     pad_token_id, eos_token = PAD, "<eos>"
 
+    def batch_decode(self, ids: Tensor) -> str:
+        """A batch whose loss is no number is printed and passed over: no document shows a picture in its 256 tokens."""
+        return f"{len(ids)} sequences"
+
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": [{"<image>": IMAGE, "<|endofchunk|>": ENDOFCHUNK}[text]]}
 

@@ -1,12 +1,13 @@
 """The trainer beside OpenFlamingo's own `train_one_epoch`: the same weights, the same samples, the same threads.
 
-    python benchmarks/train.py --peer FOLDER [--shards] [--precision amp_bf16] [--rounds 5] [--threads 1] [--compile]
+    python benchmarks/train.py --peer FOLDER [--shards] [--size tiny] [--precision amp_bf16] [--rounds 5] [--threads 1]
     python benchmarks/train.py --scaling
     python benchmarks/train.py --device cuda --shape openflamingo_3b [--compile]
 
 FOLDER, or OPEN_FLAMINGO in the environment, is as for benchmarks/model.py. Each side is a child process; they work in
 turns, on batches made beforehand. With `--shards` documents come out of tars by each side's own loader, which packs
 them on ours, and the CPU time of its processes counts too; FOLDER then needs what benchmarks/loader.py says.
+`--size tiny` is about the model of `mmc4-train --config tiny`; without it the model has OpenFlamingo-3B's proportions.
 `--precision` is OpenFlamingo's flag: fp32 is its default, amp_bf16 what its models were trained with; ours then keeps
 the frozen parts in bf16. It matters only where a processor multiplies in bf16 (`grep amx_bf16 /proc/cpuinfo`).
 `--scaling`: samples/s of two processes beside one with the same number of samples each. On `cuda` there is no peer:
@@ -36,7 +37,7 @@ import train_work  # noqa: E402
 from children import Child  # noqa: E402
 from loader import write_corpus  # noqa: E402
 from loader_work import END, MIN_BYTES, THRESHOLD  # noqa: E402
-from model_work import IMAGE, LENGTH, SIDE, VOCABULARY, own_stdout, serve  # noqa: E402
+from model_work import IMAGE, LENGTH, SIDE, SIZE, SIZES, VOCABULARY, own_stdout, serve  # noqa: E402
 from timing import report  # noqa: E402
 from train_work import LAMBDAS, RATE, SHARD_UPDATES, UPDATES, WARMUP, Sample, steady  # noqa: E402
 
@@ -200,7 +201,8 @@ def compare(peer: str, *, rounds: int, threads: int, precision: str, compiled: b
         print("tokens per CPU second: " + ", ".join(f"{n} {t:.0f}" for n, t in tokens.items()), file=sys.stderr)
     origin = "documents from shards" if shards else "batches made before"
     report(
-        claim=f"training: samples per CPU second on {threads} thread(s), {origin}, {precision}, {verdict}",
+        claim=f"training a {os.environ[SIZE]} model, samples per CPU second, {threads} thread(s), {origin}, "
+        f"{precision}, {verdict}",
         ours=speed["cpu"]["ours"],
         peer=speed["cpu"]["open_flamingo"],
         peer_name="open_flamingo 2.0.1",
@@ -335,6 +337,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shards", action="store_true", help="documents from tars, by each side's own loader")
+    parser.add_argument("--size", choices=tuple(SIZES), default=os.environ.get(SIZE, "small"))
     parser.add_argument("--precision", choices=tuple(LOSSES_APART), default="fp32")
     parser.add_argument("--scaling", action="store_true", help="two processes beside one")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
@@ -345,6 +348,7 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    os.environ[SIZE] = given.size  # of the children's models
     if given.child is not None:
         child(given.child, given.threads, given.precision == "amp_bf16", given.compile)
     elif given.rank is not None:
