@@ -54,6 +54,12 @@ def test_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[
     assert said in captured.err + captured.out
 
 
+@pytest.fixture(scope="module")
+def unbuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output that no build gets as far as; the sample crawl is written there once."""
+    return tmp_path_factory.mktemp("cli") / "out"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -74,8 +80,8 @@ def test_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[
         (["--fit-faces", "faces.json", "--face-detector", "released"], "there is no build in"),
     ],
 )
-def test_what_is_not_there(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main([*arguments, "--output", str(tmp_path / "out")]) == 1
+def test_what_is_not_there(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], unbuilt: Path) -> None:
+    assert main([*arguments, "--output", str(unbuilt)]) == 1
     message = capsys.readouterr().err
     assert said in message
     assert "Traceback" not in message
