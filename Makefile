@@ -42,8 +42,7 @@ spark-test: $(VENV)/.test
 	$(BIN)/python -u tests/engine_suite.py --engine spark $(SCENES)
 
 flink-test: $(VENV)/.test
-	$(BIN)/python -u tests/engine_suite.py --engine flink \
-	    $(or $(SCENES),--scene undisturbed python_worker_killed executor_killed failing)
+	$(BIN)/python -u tests/engine_suite.py --engine flink $(SCENES)
 
 kill-test: $(VENV)/.test
 	$(BIN)/python tests/kill_suite.py --seeds 50

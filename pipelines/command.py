@@ -1,18 +1,14 @@
 """From the command line to a build, and from its end to what a person reads."""
 
 import argparse
-import contextlib
 import os
 import re
 import shlex
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from filters import ads, near_text
 from mmc4_builder import (
@@ -32,8 +28,8 @@ from pipelines import (
     configure,
     disk_errors,
     dry_run,
+    endings,
     fit_faces,
-    holder,
     image_store,
     launch,
     lock,
@@ -44,7 +40,7 @@ from pipelines import (
 from pipelines.build import BuildError, build, continued
 from pipelines.fit_faces import Fit
 from pipelines.launch import Engine, EngineError, quiet
-from pipelines.lock import Lock, LockError
+from pipelines.lock import LockError
 from pipelines.plan import Plan
 from pipelines.previous import PreviousError
 from pipelines.url_list import UrlLists
@@ -69,7 +65,6 @@ FAILURES = (
 )
 
 MAX_COMMAND = 1000  # characters, of what a person reads
-RELEASE_SECONDS = 5.0
 
 
 def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
@@ -82,8 +77,8 @@ def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
         if args.dry_run:
             return show_plan(args)
         figures = metrics_out.opened(args.metrics, args.metrics_seconds, args.metrics_port)
-        with figures as told, lock.held(args.output, command_line(), lost) as held:
-            mind_interrupts(held)
+        with figures as told, lock.held(args.output, command_line(), endings.lost) as held:
+            endings.mind_signals(held)
             if held.taken_over:
                 print(f"went on from {held.taken_over}", file=sys.stderr)
             plan = make_plan(args)
@@ -98,7 +93,7 @@ def run(args: argparse.Namespace, beam_options: Sequence[str]) -> int:
                 log=log,
                 told=told,
             )
-            with no_worker_left():
+            with endings.nothing_left_running():
                 code = act(args, plan, engine)
             if log != os.devnull:
                 Path(log).unlink(missing_ok=True)
@@ -127,39 +122,6 @@ def command_line() -> str:
     """What was typed, for those who find the output taken. Without the secrets that it may hold."""
     words = " ".join(["mmc4-build", shlex.join(sys.argv[1:])])
     return re.sub(r"(--s3_(?:secret_access_key|session_token)[= ])('[^']*'|\S+)", r"\1...", words)[:MAX_COMMAND]
-
-
-def mind_interrupts(held: Lock) -> None:
-    """Let Ctrl-C end a run at once, and let others in."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, partial(interrupted, held.release))
-
-
-def interrupted(release: Callable[[], None], number: int, frame: FrameType | None) -> None:
-    """Ends at once. An exception could be lost in a callback of Beam's, which would go on; workers end with us."""
-    os.write(2, b"\nmmc4-build: interrupted; the same command goes on from here\n")
-    holder.end_workers()
-    releasing = threading.Thread(target=release, daemon=True)  # an object store may take its time
-    releasing.start()
-    releasing.join(RELEASE_SECONDS)
-    os._exit(130)
-
-
-@contextlib.contextmanager
-def no_worker_left() -> Iterator[None]:
-    """After a failure Beam leaves worker processes: they must not write any more when others may have the output."""
-    try:
-        yield
-    except EngineError:
-        threading.excepthook = lambda args: None  # Beam's threads tell of the workers' deaths
-        holder.end_workers()
-        raise
-
-
-def lost(why: str) -> None:
-    """Ends at once: the output is another launcher's now, or gone. Called by the heartbeat."""
-    os.write(2, f"\nmmc4-build: {why}\n".encode())
-    os._exit(1)
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
@@ -215,7 +177,7 @@ def keep_details(path: str, error: Exception) -> str:
     """Add the tracebacks of a failed pipeline to the log; where that is, for the end of the message."""
     if not isinstance(error, EngineError) or path == os.devnull:
         return ""
-    with contextlib.suppress(OSError), open(path, "a") as log:  # on a full disk the message must do
+    with suppress(OSError), open(path, "a") as log:  # on a full disk the message must do
         log.write("".join(traceback.format_exception(error)))
     return f" (details: {path})"
 

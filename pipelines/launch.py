@@ -6,33 +6,48 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import cast
+from uuid import uuid4
 
 import apache_beam as beam
 import grpc
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    JobServerOptions,
+    PipelineOptions,
+    PortableOptions,
+)
 from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 from apache_beam.runners.portability.job_server import JobServer, StopOnExitJobServer
 from apache_beam.runners.portability.portable_runner import PortableRunner
-from apache_beam.runners.runner import PipelineState
+from apache_beam.runners.runner import PipelineResult, PipelineState
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]
 
 from mmc4_builder.metrics_out import Sink
+from pipelines import flink
 from pipelines.accelerator import contradiction
 
 POLL_SECONDS = {True: 0.5, False: 10.0}  # between looks at a local run, and at one that may list an object store
 KEEP_WORKER_MILLIS = "600000"  # an engine's worker without work stays so long
+ENDINGS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what clusters send
 OURS = ("mmc4_builder", "filters", "pipelines")
 _CAUSE = re.compile(r"^(?:(\w[\w.]*)\.)?(\w+): (.+)$", re.MULTILINE)
 _WHERE = re.compile(r" \[while running '[^']*'\]")
+# What would outlive a launcher, one of each at most.
+_running: "list[_Job]" = []
+_job_servers: list[JobServer] = []
 
 
 class EngineError(Exception):
@@ -102,15 +117,19 @@ def quiet() -> None:
 
 
 def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], None]) -> None:
-    """Run a pipeline to its end, calling `while_waiting` now and then. EngineError if it does not succeed."""
+    """Run a pipeline to its end, calling `while_waiting` now and then. EngineError if it does not succeed.
+
+    Where it does not, or `while_waiting` raises, an engine may go on with it until `cancel`.
+    """
     try:
         pipeline = engine.pipeline()
     except Exception as error:  # a runner that nobody knows
         raise EngineError(explain(error)) from error
-    server = start_job_server(engine, pipeline)
+    start_job_server(engine, pipeline)
     job = _Job(transform, engine, pipeline)
     previous = threading.excepthook
     threading.excepthook = job.note_thread_death(previous)
+    _running.append(job)
     try:
         job.start()
         while not job.ended.wait(POLL_SECONDS[engine.is_local]):
@@ -118,39 +137,100 @@ def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], 
         while_waiting()
     finally:
         threading.excepthook = previous
-    if job.error is not None:
-        if server is not None:
-            server.stop()  # a launcher that leaves in a hurry would leave it behind, with its job
+    if job.error is not None:  # which may be that nobody tells how the job goes: it may go on
         raise EngineError(explain(job.error)) from job.error
+    _running.remove(job)
 
 
-def start_job_server(engine: Engine, pipeline: beam.Pipeline) -> JobServer | None:
-    """Start the Java program that some runners need between them and their engine; None where there is none to start.
+def cancel() -> None:
+    """Ask the engine to stop what it runs for this launcher: it would go on. A local run ends with its workers."""
+    for job in _running:
+        if job.result is not None and job.flink is None and not PipelineState.is_terminal(job.result.state):
+            job.result.cancel()
 
-    They would do so themselves, but only the main thread may: Beam stops it by a signal handler. It serves all stages,
-    and ends with the launcher.
+
+def cancel_at_flink() -> None:
+    """The same on Flink, once no job server is left to submit a job."""
+    for job in _running:
+        if job.flink is not None:
+            flink.cancel(job.flink, job.name)
+
+
+def stop_job_server() -> None:
+    """Stop the one that runs for this launcher, if any. The engine hears of nothing more through it."""
+    for server in _job_servers:
+        server.stop()
+
+
+def start_job_server(engine: Engine, pipeline: beam.Pipeline) -> None:
+    """Start the Java program that some runners need between them and their engine, unless it runs.
+
+    They would do so themselves, but only the main thread may: Beam wants to stop it by a signal handler. It serves all
+    stages, and ends with the launcher.
     """
     runner = pipeline.runner
     portable = pipeline.options.view_as(PortableOptions)
     if not isinstance(runner, PortableRunner) or portable.job_endpoint:
-        return None
+        return
     try:
         server = _job_server(Engine(runner=engine.runner, options=engine.options))
         if server is None:
-            return None
-        server.start()
+            return
+        with _own_signals():
+            server.start()
     except Exception as error:
         raise EngineError(f"the runner's job server does not start: {explain(error)}") from error
     runner.default_job_server = lambda options: server  # type: ignore[method-assign]
-    return server
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """The handlers of signals stay as they are. Beam's would stop the job server before it has told the engine.
+
+    Within, a signal is an exception, upon which Beam removes what it has half started; it counts afterwards.
+    """
+    handlers = {number: signal.signal(number, _raise) for number in ENDINGS}
+    caught = None
+    try:
+        yield
+    except _Signal as error:
+        caught = error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if caught is not None:
+        signal.raise_signal(caught.args[0])
+
+
+class _Signal(BaseException):
+    """Its number."""
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise _Signal(number)
 
 
 @cache
 def _job_server(engine: Engine) -> JobServer | None:
     """One for all stages. Beam keeps Spark's, but would have another of Flink's for each pipeline."""
     pipeline = engine.pipeline()
-    server = cast(PortableRunner, pipeline.runner).default_job_server(pipeline.options)
-    return server if isinstance(server, StopOnExitJobServer) else None
+    options = pipeline.options.view_as(JobServerOptions)
+    if shutil.which("setsid"):  # Ctrl-C in a terminal would reach it too, and it would end before the engine is told
+        options.job_server_jvm_properties = [options.job_server_java_launcher, *options.job_server_jvm_properties]
+        options.job_server_java_launcher = "setsid"
+    server = cast(PortableRunner, pipeline.runner).default_job_server(options)
+    if not isinstance(server, StopOnExitJobServer):
+        return None
+    _job_servers.append(server)
+    return server
+
+
+def _name(options: PipelineOptions, transform: beam.PTransform) -> str:
+    """What the engine shall call the job, from now on: --job_name, the stage, and what no other job has."""
+    cloud = options.view_as(GoogleCloudOptions)
+    stage = re.sub("[^a-z0-9]+", "-", transform.label.lower())  # as Dataflow wants names
+    cloud.job_name = f"{cloud.job_name or 'mmc4'}-{stage}-{uuid4().hex[:8]}"
+    return str(cloud.job_name)
 
 
 class _Job:
@@ -162,6 +242,9 @@ class _Job:
         self.pipeline = pipeline
         self.error: BaseException | None = None
         self.ended = threading.Event()
+        self.result: PipelineResult | None = None  # from when the engine has the job
+        self.name = _name(pipeline.options, transform)
+        self.flink = flink.address(pipeline.options) if isinstance(pipeline.runner, FlinkRunner) else None
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="pipeline", daemon=True).start()
@@ -169,7 +252,8 @@ class _Job:
     def _run(self) -> None:
         try:
             self.pipeline | self.transform
-            state = self.pipeline.run().wait_until_finish()
+            self.result = self.pipeline.run()
+            state = self.result.wait_until_finish()
             if state not in (PipelineState.DONE, None):
                 raise EngineError(f"the {self.engine.runner} job ended as {state}; its own log says why")
         except BaseException as error:  # it is raised again in the launcher's thread

@@ -87,6 +87,10 @@ class Cluster:
             return dict(json.load(answer))
         return {}
 
+    def is_idle(self) -> bool:
+        """Whether no job runs, and none has come to its end."""
+        raise NotImplementedError
+
     def find(self, word: str) -> list[int]:
         """Processes of this cluster whose command line has a word, oldest first."""
         return [pid for pid in marked(self.folder) if word in command_line(pid)]

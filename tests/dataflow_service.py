@@ -15,11 +15,13 @@ import google_crc32c
 
 @dataclass(slots=True)
 class Service:
-    """The objects that were staged, and the jobs that were created. Every job is done at once, without being run."""
+    """The objects that were staged, and the jobs that were created. None is run; where they do not end at once, they
+    are as good as running."""
 
     url: str = ""
     objects: dict[str, bytes] = field(default_factory=dict)
     jobs: list[dict[str, Any]] = field(default_factory=list)
+    ends_at_once: bool = True
 
     def bucket(self, name: str) -> dict[str, Any]:
         """As Storage describes a bucket."""
@@ -33,9 +35,21 @@ class Service:
         return {"kind": "storage#object", "bucket": bucket, "name": path, "size": str(len(data)), "crc32c": checksum}
 
     def create(self, job: dict[str, Any]) -> dict[str, Any]:
-        """As Dataflow answers to a job, which is over by then."""
+        """As Dataflow answers to a job."""
         self.jobs.append(job)
-        return {**job, "id": f"job-{len(self.jobs)}", "currentState": "JOB_STATE_DONE"}
+        state = "JOB_STATE_DONE" if self.ends_at_once else "JOB_STATE_RUNNING"
+        job |= {"id": f"job-{len(self.jobs)}", "currentState": state}
+        return job
+
+    def update(self, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
+        """A job whose state somebody wants to be another."""
+        job = self.job(name)
+        job["currentState"] = wanted["requestedState"]
+        return job
+
+    def job(self, name: str) -> dict[str, Any]:
+        """As Dataflow answers to who asks how a job goes."""
+        return next(job for job in self.jobs if job["id"] == name)
 
 
 @contextmanager
@@ -53,6 +67,10 @@ def running() -> Iterator[Service]:
             parts = [unquote(part) for part in urlsplit(self.path).path.split("/")]
             if parts[1:4] == ["storage", "v1", "b"] and len(parts) == 5:
                 self._answer(200, service.bucket(parts[4]))
+            elif parts[-2] == "jobs":
+                self._answer(200, service.job(parts[-1]))
+            elif parts[-1] == "messages":
+                self._answer(200, {})
             else:
                 self._answer(404, {"error": {"code": 404, "message": f"{self.path} is not here"}})
 
@@ -69,6 +87,9 @@ def running() -> Iterator[Service]:
                 self._answer(404, {})
 
         def do_PUT(self) -> None:
+            if "/jobs/" in self.path:
+                name = urlsplit(self.path).path.rpartition("/")[2]
+                return self._answer(200, service.update(name, json.loads(self._body())))
             self._answer(200, service.put(unquote(self.path.removeprefix("/session/")), self._body()))
 
         def _body(self) -> bytes:

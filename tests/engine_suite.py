@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builds import COMMAND, ROOT, digests, environment, run
-from cluster import MARK, Cluster, marked, running
+from cluster import MARK, Cluster, marked, running, wait
 from engine_parts import Parts, PartsError, gather_flink, gather_spark
 from flink_cluster import FlinkCluster
 from spark_cluster import SparkCluster
@@ -146,17 +146,21 @@ def failing(cluster: Cluster, reference: Path) -> None:
 
 
 def ended(cluster: Cluster, reference: Path) -> None:
-    """Ctrl-C takes the job server along; a job server that dies ends the build with status 1."""
+    """Ctrl-C takes the engine's job along, and the job server; a job server that dies ends the build with status 1."""
     watched = start(cluster, "out")
     watched.until(lambda: committed(watched.output) > 0)
-    watched.process.send_signal(signal.SIGINT)
+    expect(not cluster.is_idle(), watched)
+    os.killpg(watched.process.pid, signal.SIGINT)  # as a terminal does
     expect(watched.end() == 130 and "goes on from here" in watched.log.read_text(), watched)
+    expect("no answer" not in watched.log.read_text(), watched)
     expect(not cluster.find(JOB_SERVER), watched)
+    wait("the job to be cancelled", cluster.is_idle)
     done = committed(watched.output)
     again = start(cluster, "out")
     again.until(lambda: committed(again.output) > done)
     again.kill(JOB_SERVER)
     expect(again.end() == 1 and "the job server is gone" in again.log.read_text(), again)
+    wait("the job to be cancelled", cluster.is_idle)
 
 
 SCENES: dict[str, Callable[[Cluster, Path], None]] = {
@@ -192,7 +196,12 @@ def start(cluster: Cluster, name: str, before: Callable[[Path], object] = lambda
     words = [*COMMAND, "--crawl", "sample", "--output", str(output), *cluster.flags()]
     with open(log, "w") as stream:
         process = subprocess.Popen(
-            words, env={**environment(), MARK: str(cluster.folder)}, stdout=stream, stderr=stream, text=True
+            words,
+            env={**environment(), MARK: str(cluster.folder)},
+            stdout=stream,
+            stderr=stream,
+            text=True,
+            start_new_session=True,  # as a terminal has it: a signal goes to all that it started
         )
     cluster.processes.append(process)
     return Watched(cluster, output, process, log)

@@ -46,6 +46,10 @@ class FlinkCluster(Cluster):
     def variables(self) -> dict[str, str]:
         return {}
 
+    def is_idle(self) -> bool:
+        seen = self.ask()
+        return seen["jobs-running"] == seen["jobs-finished"] == 0
+
     def _daemon(self, name: str, main: str, *limits: str) -> None:
         place = ["-cp", str(self.parts.jar), f"org.apache.flink.runtime.{main}", "--configDir", str(self.folder)]
         self.run(name, ["java", *OPENS, *QUICK, *limits, *place])

@@ -45,6 +45,9 @@ class SparkCluster(Cluster):
             "SPARK_CONF_DIR": str(self.folder),
         }
 
+    def is_idle(self) -> bool:
+        return not self.ask()["activeapps"]  # the driver is in the job server, and gone with it
+
     def _settings(self) -> list[str]:
         """Of the driver, which lives in the job server, and through it of the executors."""
         spark = {

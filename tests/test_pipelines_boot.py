@@ -101,7 +101,7 @@ def test_a_pool_starts_workers_that_know_their_job_and_may_talk(engine: Engine, 
     assert (int(parent), int(worker) != os.getpid()) == (os.getpid(), True)
     said = json.loads((tmp_path / "out/said/00000.json").read_bytes())
     assert said["WORKER_ID"]
-    assert json.loads(said["PIPELINE_OPTIONS"])["beam:option:job_name:v1"] == "ours"
+    assert json.loads(said["PIPELINE_OPTIONS"])["beam:option:job_name:v1"].startswith("ours-pipeline-")
     assert said["OMP_NUM_THREADS"] == "1"
 
 
@@ -296,14 +296,17 @@ def test_all_stages_have_one_job_server(runner: str, monkeypatch: pytest.MonkeyP
     """Only the main thread may start it, and pipelines run in others."""
     started: list[object] = []
     monkeypatch.setattr(StopOnExitJobServer, "start", lambda server: started.append(server))
+    monkeypatch.setattr(launch, "_job_servers", [])
     launch._job_server.cache_clear()
     engine = Engine(runner=runner, options=("--environment_type=PROCESS",))
+    used = []
     for _ in range(2):
         pipeline = engine.pipeline()
-        server = launch.start_job_server(engine, pipeline)
-        assert pipeline.runner.default_job_server(pipeline.options) is server is not None
+        launch.start_job_server(engine, pipeline)
+        used.append(pipeline.runner.default_job_server(pipeline.options))
     launch._job_server.cache_clear()
-    assert started == [server, server]
+    assert used == started == launch._job_servers * 2
+    assert len(launch._job_servers) == 1
 
 
 def test_a_job_server_that_is_gone_is_told_in_one_line() -> None:

@@ -67,14 +67,15 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return made
 
 
+def dataflow(service: Service, *more: str, gpu: str | None = None) -> Engine:
+    """The engine behind the service."""
+    own = ("--no_auth", f"--dataflow_endpoint={service.url}")
+    return Engine(runner="DataflowRunner", options=(*OPTIONS, *own, *more), accelerator=gpu)
+
+
 def submitted(plan: Plan, stage: str, service: Service, *more: str, gpu: str | None = None) -> tuple[Any, Proto]:
     """What the service got for a stage: the job, and its pipeline."""
-    engine = Engine(
-        runner="DataflowRunner",
-        options=(*OPTIONS, "--no_auth", f"--dataflow_endpoint={service.url}", *more),
-        accelerator=gpu,
-    )
-    launch.run(plan.stage(stage).transform, engine, lambda: None)
+    launch.run(plan.stage(stage).transform, dataflow(service, *more, gpu=gpu), lambda: None)
     job = service.jobs[-1]
     (staged,) = (url for url in re.findall(r"gs://[^\"]+pipeline\.pb", str(job).replace("'", '"')))
     pipeline = beam_runner_api_pb2.Pipeline.FromString(service.objects[staged.removeprefix("gs://")])
@@ -111,6 +112,27 @@ def test_a_stage_becomes_a_job(stage: str, plan: Plan, service: Service) -> None
     assert max(len(transform.spec.payload) for transform in pipeline.components.transforms.values()) < LARGEST
     assert "pickled_main_session" not in " ".join(service.objects)
     assert "LOOPBACK" not in str(job)
+
+
+def test_a_launcher_that_must_end_cancels_its_job(
+    plan: Plan, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "ends_at_once", False)
+    monkeypatch.setattr(launch, "_running", [])
+    monkeypatch.setitem(launch.POLL_SECONDS, False, 0.1)
+
+    def end() -> None:
+        if launch._running[0].result is not None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch.run(plan.stage("images").transform, dataflow(service), end)
+    (job,) = launch._running
+    launch.cancel()
+    assert service.jobs[-1]["name"] == job.name
+    assert re.fullmatch("mmc4-images-[0-9a-f]{8}", job.name)
+    assert service.jobs[-1]["currentState"] in (5, "JOB_STATE_CANCELLED")
+    assert job.ended.wait(30)
 
 
 @pytest.mark.parametrize("stage", STAGES)

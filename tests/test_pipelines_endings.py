@@ -1,0 +1,105 @@
+"""A launcher that must end takes along what runs for it: the engine's job, the job server, local workers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from builds import COMMAND, ROOT, environment, write_corner
+
+from mmc4_builder.storage import StorageError
+from pipelines import endings, launch
+from pipelines.lock import NAME as LOCK
+
+START_SECONDS = 60.0
+SERVER = ROOT / "tests/job_server.py"
+INTERRUPTED = "mmc4-build: interrupted; the same command goes on from here\n"
+
+
+@pytest.fixture(scope="module")
+def corner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    (path,) = write_corner(tmp_path_factory.mktemp("corner"), files=1, every=40)
+    return path
+
+
+def start(folder: Path, corner: Path, mood: str) -> "subprocess.Popen[str]":
+    """The command with a job server of ours, as a terminal starts it: in a group of processes of its own."""
+    program, jar = folder / "java", folder / "server.jar"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{SERVER}" "{folder / "log"}" {mood} "$@"\n')
+    program.chmod(0o755)
+    jar.write_bytes(b"")
+    build = ["--input", corner, "--images", "archive", "--clip", "tiny", "--output", folder / "out"]
+    engine = ["--runner=SparkRunner", f"--spark_job_server_jar={jar}"]
+    server = [f"--job_server_java_launcher={program}", "--environment_type=PROCESS"]
+    words = [*COMMAND, *map(str, [*build, *engine, *server])]
+    # Workers of pytest-xdist ignore SIGINT, and what they start inherits it; nobody's terminal does.
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(
+        words, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed
+    )
+
+
+def until_noted(folder: Path, line: str, process: "subprocess.Popen[str]") -> list[str]:
+    """Wait until the job server has said something; all that it has said."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        said = (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
+        if any(line in one for one in said):
+            return said
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def server_of(folder: Path) -> Path:
+    """The process of the job server, as long as it is there."""
+    return Path("/proc", (folder / "log").read_text().split()[1])
+
+
+def test_a_signal_cancels_the_job_and_then_stops_the_job_server(corner: Path, tmp_path: Path) -> None:
+    """It goes to the whole group of processes, as Ctrl-C does. The output is free for others."""
+    process = start(tmp_path, corner, "well")
+    until_noted(tmp_path, "runs", process)
+    assert (tmp_path / "out" / LOCK).exists()
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+    assert INTERRUPTED in said
+    assert "no answer" not in said
+    assert (tmp_path / "log").read_text().splitlines()[1:] == ["runs", "cancelled"]
+    assert not server_of(tmp_path).exists()
+    assert not (tmp_path / "out" / LOCK).exists()
+
+
+def test_a_job_server_that_does_not_answer_is_told_of_and_stopped(corner: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, corner, "mute")
+    until_noted(tmp_path, "runs", process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "no answer from the engine" in said
+    assert not server_of(tmp_path).exists()
+    assert not (tmp_path / "out" / LOCK).exists()
+
+
+def test_a_signal_while_the_job_server_starts_leaves_none(corner: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, corner, "slow")
+    until_noted(tmp_path, "started", process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert INTERRUPTED in said
+    assert not server_of(tmp_path).exists()
+
+
+def test_a_launcher_that_fails_ends_the_job_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock is released then, and others may write."""
+    ended: list[str] = []
+    monkeypatch.setattr(launch, "cancel", lambda: ended.append("job"))
+    monkeypatch.setattr(launch, "stop_job_server", lambda: ended.append("server"))
+    with pytest.raises(StorageError), endings.nothing_left_running():
+        raise StorageError("cannot list it")
+    assert ended == ["job", "server"]
