@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
-from pipelines import holder, launch
+from pipelines import holder, job_server, launch
 from pipelines.lock import Lock
 
 PATIENCE_SECONDS = 10.0  # with whom is asked to stop something. Beam stops a job server in five, by force
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 10.0  # with whom is asked to stop something. Beam stops a jo
 def mind_signals(held: Lock) -> None:
     """Let Ctrl-C, and SIGTERM, end a run at once, and let others in."""
     if threading.current_thread() is threading.main_thread():
-        for number in launch.ENDINGS:
+        for number in job_server.ENDINGS:
             signal.signal(number, partial(interrupted, held.release))
 
 
@@ -53,7 +53,7 @@ def nothing_left_running() -> Iterator[None]:
 def end_job(*calls: Callable[[], None]) -> None:
     """Have the engine stop what it does for us, and make other calls meanwhile."""
     answered = in_time(launch.cancel, *calls)
-    in_time(launch.stop_job_server)
+    in_time(job_server.stop)
     if not (in_time(launch.cancel_at_flink) and answered):
         os.write(2, b"mmc4-build: no answer from the engine, or from --output: look whether a job goes on\n")
 

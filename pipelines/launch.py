@@ -6,48 +6,37 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import FrameType
-from typing import cast
 from uuid import uuid4
 
 import apache_beam as beam
 import grpc
 from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
-    JobServerOptions,
     PipelineOptions,
     PortableOptions,
 )
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
-from apache_beam.runners.portability.job_server import JobServer, StopOnExitJobServer
-from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineResult, PipelineState
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]
 
 from mmc4_builder.metrics_out import Sink
-from pipelines import flink
+from pipelines import flink, job_server
 from pipelines.accelerator import contradiction
 
 POLL_SECONDS = {True: 0.5, False: 10.0}  # between looks at a local run, and at one that may list an object store
 KEEP_WORKER_MILLIS = "600000"  # an engine's worker without work stays so long
-ENDINGS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what clusters send
 OURS = ("mmc4_builder", "filters", "pipelines")
 _CAUSE = re.compile(r"^(?:(\w[\w.]*)\.)?(\w+): (.+)$", re.MULTILINE)
 _WHERE = re.compile(r" \[while running '[^']*'\]")
-# What would outlive a launcher, one of each at most.
-_running: "list[_Job]" = []
-_job_servers: list[JobServer] = []
+_running: "list[_Job]" = []  # what an engine does for this launcher: one at most
 
 
 class EngineError(Exception):
@@ -125,7 +114,10 @@ def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], 
         pipeline = engine.pipeline()
     except Exception as error:  # a runner that nobody knows
         raise EngineError(explain(error)) from error
-    start_job_server(engine, pipeline)
+    try:
+        job_server.start(pipeline)
+    except Exception as error:
+        raise EngineError(f"the runner's job server does not start: {explain(error)}") from error
     job = _Job(transform, engine, pipeline)
     previous = threading.excepthook
     threading.excepthook = job.note_thread_death(previous)
@@ -154,75 +146,6 @@ def cancel_at_flink() -> None:
     for job in _running:
         if job.flink is not None:
             flink.cancel(job.flink, job.name)
-
-
-def stop_job_server() -> None:
-    """Stop the one that runs for this launcher, if any. The engine hears of nothing more through it."""
-    for server in _job_servers:
-        server.stop()
-
-
-def start_job_server(engine: Engine, pipeline: beam.Pipeline) -> None:
-    """Start the Java program that some runners need between them and their engine, unless it runs.
-
-    They would do so themselves, but only the main thread may: Beam wants to stop it by a signal handler. It serves all
-    stages, and ends with the launcher.
-    """
-    runner = pipeline.runner
-    portable = pipeline.options.view_as(PortableOptions)
-    if not isinstance(runner, PortableRunner) or portable.job_endpoint:
-        return
-    try:
-        server = _job_server(Engine(runner=engine.runner, options=engine.options))
-        if server is None:
-            return
-        with _own_signals():
-            server.start()
-    except Exception as error:
-        raise EngineError(f"the runner's job server does not start: {explain(error)}") from error
-    runner.default_job_server = lambda options: server  # type: ignore[method-assign]
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """The handlers of signals stay as they are. Beam's would stop the job server before it has told the engine.
-
-    Within, a signal is an exception, upon which Beam removes what it has half started; it counts afterwards.
-    """
-    handlers = {number: signal.signal(number, _raise) for number in ENDINGS}
-    caught = None
-    try:
-        yield
-    except _Signal as error:
-        caught = error
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if caught is not None:
-        signal.raise_signal(caught.args[0])
-
-
-class _Signal(BaseException):
-    """Its number."""
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise _Signal(number)
-
-
-@cache
-def _job_server(engine: Engine) -> JobServer | None:
-    """One for all stages. Beam keeps Spark's, but would have another of Flink's for each pipeline."""
-    pipeline = engine.pipeline()
-    options = pipeline.options.view_as(JobServerOptions)
-    if shutil.which("setsid"):  # Ctrl-C in a terminal would reach it too, and it would end before the engine is told
-        options.job_server_jvm_properties = [options.job_server_java_launcher, *options.job_server_jvm_properties]
-        options.job_server_java_launcher = "setsid"
-    server = cast(PortableRunner, pipeline.runner).default_job_server(options)
-    if not isinstance(server, StopOnExitJobServer):
-        return None
-    _job_servers.append(server)
-    return server
 
 
 def _name(options: PipelineOptions, transform: beam.PTransform) -> str:

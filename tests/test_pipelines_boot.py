@@ -39,7 +39,7 @@ from google.protobuf import json_format, struct_pb2
 from mmc4_builder import commits, storage
 from mmc4_builder.commits import Commit
 from mmc4_builder.workspace import Unit, Workspace
-from pipelines import boot, launch
+from pipelines import boot, job_server, launch
 from pipelines.boot import BootError, Orders
 from pipelines.launch import Engine, EngineError
 from pipelines.units import Run, Step, units
@@ -284,7 +284,10 @@ def test_process_workers_are_ours_and_stay_unless_told_otherwise() -> None:
     assert options().environment_config is None
 
 
-def test_a_job_server_that_cannot_start_is_an_error_with_its_cause(tmp_path: Path) -> None:
+def test_a_job_server_that_cannot_start_is_an_error_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_server, "_servers", [])
     engine = Engine(runner="SparkRunner", options=("--spark_job_server_jar=nowhere.jar", "--environment_type=PROCESS"))
     step = Step(name="talk", root=str(tmp_path), fingerprint="f", run=talk)
     with pytest.raises(EngineError, match=r"job server does not start: .*nowhere\.jar"):
@@ -296,17 +299,15 @@ def test_all_stages_have_one_job_server(runner: str, monkeypatch: pytest.MonkeyP
     """Only the main thread may start it, and pipelines run in others."""
     started: list[object] = []
     monkeypatch.setattr(StopOnExitJobServer, "start", lambda server: started.append(server))
-    monkeypatch.setattr(launch, "_job_servers", [])
-    launch._job_server.cache_clear()
+    monkeypatch.setattr(job_server, "_servers", [])
     engine = Engine(runner=runner, options=("--environment_type=PROCESS",))
     used = []
     for _ in range(2):
         pipeline = engine.pipeline()
-        launch.start_job_server(engine, pipeline)
+        job_server.start(pipeline)
         used.append(pipeline.runner.default_job_server(pipeline.options))
-    launch._job_server.cache_clear()
-    assert used == started == launch._job_servers * 2
-    assert len(launch._job_servers) == 1
+    assert used == started == job_server._servers * 2
+    assert len(job_server._servers) == 1
 
 
 def test_a_job_server_that_is_gone_is_told_in_one_line() -> None:

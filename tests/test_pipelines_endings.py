@@ -11,11 +11,11 @@ import pytest
 from builds import COMMAND, ROOT, environment, write_corner
 
 from mmc4_builder.storage import StorageError
-from pipelines import endings, launch
+from pipelines import endings, job_server, launch
 from pipelines.lock import NAME as LOCK
 
 START_SECONDS = 60.0
-SERVER = ROOT / "tests/job_server.py"
+SERVER = ROOT / "tests/endless_jobs.py"
 INTERRUPTED = "mmc4-build: interrupted; the same command goes on from here\n"
 
 
@@ -99,7 +99,7 @@ def test_a_launcher_that_fails_ends_the_job_too(monkeypatch: pytest.MonkeyPatch)
     """Its lock is released then, and others may write."""
     ended: list[str] = []
     monkeypatch.setattr(launch, "cancel", lambda: ended.append("job"))
-    monkeypatch.setattr(launch, "stop_job_server", lambda: ended.append("server"))
+    monkeypatch.setattr(job_server, "stop", lambda: ended.append("server"))
     with pytest.raises(StorageError), endings.nothing_left_running():
         raise StorageError("cannot list it")
     assert ended == ["job", "server"]

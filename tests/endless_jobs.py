@@ -1,6 +1,6 @@
 """What the launcher takes for a Java job server, and starts as `java -jar x.jar ... --job-port N`: its jobs never end.
 
-    python tests/job_server.py LOG MOOD ... --job-port N
+    python tests/endless_jobs.py LOG MOOD ... --job-port N
 
 LOG gets a line for all that happens. MOOD says how it answers to a cancelled job: well, or `mute` not at all; one that
 is `slow` never listens.
