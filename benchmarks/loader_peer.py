@@ -9,7 +9,7 @@ from typing import Any
 from loader_work import BATCH, END, MAX_IMAGES, SIDE, THRESHOLD, serve
 
 
-def documents(folder: Path, *, batch: int, side: int) -> Any:
+def documents(folder: Path, *, batch: int, side: int, workers: int = 1) -> Any:
     """Its loader of documents; `dataloader` gives (pictures, [(ids, mask)]) of a batch."""
     import open_flamingo
 
@@ -28,7 +28,7 @@ def documents(folder: Path, *, batch: int, side: int) -> Any:
         mmc4_min_num_images=1,
         mmc4_max_num_images=MAX_IMAGES,
         batch_size_mmc4=batch,
-        workers=1,
+        workers=workers,
         world_size=1,
         seed=0,
     )

@@ -22,9 +22,11 @@ SIZES = {
               {"image_size": 112, "layers": 6, "width": 384, "head_width": 64, "patch_size": 14}),
     "tiny": ({"d_model": 128, "n_layers": 4, "n_heads": 4},
              {"image_size": 64, "layers": 4, "width": 128, "head_width": 32, "patch_size": 16}),
+    "openflamingo_3b": ({"d_model": 2048, "n_layers": 24, "n_heads": 16},
+                        {"image_size": 224, "layers": 24, "width": 1024, "head_width": 64, "patch_size": 14}),
 }  # fmt: skip
-"""An MPT and a ViT: in about the proportions of OpenFlamingo-3B, small enough for one core; and of about the size that
-`mmc4-train --config tiny` trains on a laptop."""
+"""An MPT and a ViT: in about the proportions of OpenFlamingo-3B, small enough for one core; of about the size that
+`mmc4-train --config tiny` trains on a laptop; and of OpenFlamingo-3B itself, its large vocabulary apart, for a GPU."""
 SIZE = "MMC4_BENCHMARK_SIZE"  # in the environment, for both sides
 _language, VISION = SIZES[os.environ.get(SIZE, "small")]
 LANGUAGE = {"vocab_size": 8064, "max_seq_len": 2048} | _language

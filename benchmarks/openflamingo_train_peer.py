@@ -1,5 +1,6 @@
 """OpenFlamingo's side of the trainer's benchmark: a child of benchmarks/train.py, on its own `train_one_epoch`."""
 
+import argparse
 import sys
 import types
 import warnings
@@ -27,6 +28,7 @@ from train_work import (
     UPDATES,
     WARMUP,
     Sample,
+    settle,
     steady,
     update,
 )  # fmt: skip
@@ -82,10 +84,10 @@ class Shards:
 
     num_batches = SHARD_UPDATES
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int) -> None:
         from loader_peer import documents
 
-        self._batches = iter(documents(folder, batch=DOCUMENTS, side=SIDE).dataloader)
+        self._batches = iter(documents(folder, batch=DOCUMENTS, side=SIDE, workers=workers).dataloader)
         self.tokens = 0
 
     def __iter__(self) -> Any:
@@ -115,27 +117,34 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=RATE)
 
 
-def autocast(precision: str, cache_enabled: bool = True) -> Any:
-    """OpenFlamingo's own knows CUDA alone, and would leave everything in fp32 here."""
+def autocast(device: torch.device, precision: str, cache_enabled: bool = True) -> Any:
+    """OpenFlamingo's own knows CUDA alone, and would leave everything in fp32 on a CPU."""
     bf16 = precision == "amp_bf16"
-    return partial(torch.autocast, "cpu", torch.bfloat16, enabled=bf16, cache_enabled=cache_enabled)
+    return partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16, cache_enabled=cache_enabled)
 
 
 def main() -> None:
     answers = own_stdout()
     warnings.simplefilter("ignore")
     sys.modules.setdefault("wandb", types.ModuleType("wandb"))
-    torch.set_num_threads(int(sys.argv[2]))
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("folder", type=Path)
+    flags.add_argument("--threads", type=int, required=True)
+    flags.add_argument("--precision", required=True)
+    flags.add_argument("--device", type=torch.device, required=True)
+    flags.add_argument("--workers", type=int, required=True)
+    given = flags.parse_args()
+    torch.set_num_threads(given.threads)
     from open_flamingo.train import train_utils
 
-    train_utils.get_autocast = autocast
+    train_utils.get_autocast = partial(autocast, given.device)
 
-    model = Wrapped(build(Path(sys.argv[1])))
+    model = Wrapped(build(given.folder)).to(given.device)
     optimizer = optimizer_of(model)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARMUP))
     assert CLIP == 1.0  # which is written down in its loop
     args = SimpleNamespace(
-        precision=sys.argv[3], fsdp=False, fsdp_use_orig_params=False, num_epochs=1, rank=1, world_size=1,
+        precision=given.precision, fsdp=False, fsdp_use_orig_params=False, num_epochs=1, rank=1, world_size=1,
         gradient_accumulation_steps=1, freeze_lm_embeddings=False, report_to_wandb=False, logging_steps=1 << 30,
         loss_multiplier_laion=LAMBDAS["pairs"], loss_multiplier_mmc4=LAMBDAS["documents"],
         batch_size_laion=PAIRS, batch_size_mmc4=DOCUMENTS,
@@ -148,21 +157,21 @@ def main() -> None:
         for images, (ids, mask) in ((documents.batches[0][0], _text(update(0)["documents"], LENGTH)),
                                     (pairs.batches[0][0][:, None], pairs.batches[0][1])):  # fmt: skip
             labels = ids.masked_fill((ids == PAD) | (ids == IMAGE), -100)
-            with torch.no_grad(), autocast(args.precision)():
-                found.append(
-                    float(model(vision_x=images[:, :, None], lang_x=ids, attention_mask=mask, labels=labels)[0])
-                )
+            batch = {"vision_x": images[:, :, None], "lang_x": ids, "attention_mask": mask, "labels": labels}
+            with torch.no_grad(), autocast(given.device, given.precision)():
+                found.append(float(model(**{name: values.to(given.device) for name, values in batch.items()})[0]))
         return found
 
     def epoch(pairs: Any, documents: Any) -> None:
         train_utils.train_one_epoch(
-            args, model, 0, pairs, documents, Tokenizer(), optimizer, schedule, torch.device("cpu"), None
+            args, model, 0, pairs, documents, Tokenizer(), optimizer, schedule, given.device, None
         )
+        settle(given.device)
 
     def train_on(shards: Shards) -> dict[str, float]:
         shards.tokens = 0
         longer = Loader(pairs.batches, SHARD_UPDATES)
-        spent = steady(partial(epoch, longer, shards))
+        spent = steady(partial(epoch, longer, shards), given.device)
         tokens = shards.tokens + sum(int(mask.sum()) for _, (_, mask) in longer)
         return spent | {"samples": (DOCUMENTS + PAIRS) * SHARD_UPDATES, "tokens": tokens}
 
@@ -170,7 +179,7 @@ def main() -> None:
         if name == "losses":
             return losses
         if name == "shards":
-            return partial(train_on, Shards(Path(sys.argv[1])))
+            return partial(train_on, Shards(given.folder, given.workers))
         return partial(epoch, pairs, documents)
 
     serve(job, answers)

@@ -2,16 +2,17 @@
 
     python benchmarks/train.py --peer FOLDER [--shards] [--size tiny] [--precision amp_bf16] [--rounds 5] [--threads 1]
     python benchmarks/train.py --scaling
-    python benchmarks/train.py --device cuda --shape openflamingo_3b [--compile]
+    python benchmarks/train.py --peer FOLDER --device cuda --size openflamingo_3b --precision amp_bf16 --shards \\
+        --documents 32 --workers 4 [--compile]
 
 FOLDER, or OPEN_FLAMINGO in the environment, is as for benchmarks/model.py. Each side is a child process; they work in
 turns, on batches made beforehand. With `--shards` documents come out of tars by each side's own loader, which packs
 them on ours, and the CPU time of its processes counts too; FOLDER then needs what benchmarks/loader.py says.
 `--size tiny` is about the model of `mmc4-train --config tiny`; without it the model has OpenFlamingo-3B's proportions.
 `--precision` is OpenFlamingo's flag: fp32 is its default, amp_bf16 what its models were trained with; ours then keeps
-the frozen parts in bf16. It matters only where a processor multiplies in bf16 (`grep amx_bf16 /proc/cpuinfo`).
-`--scaling`: samples/s of two processes beside one with the same number of samples each. On `cuda` there is no peer:
-samples/s and MFU of a released shape with random weights.
+the frozen parts in bf16. On a CPU it matters only where that multiplies in bf16 (`grep amx_bf16 /proc/cpuinfo`).
+`--scaling`: samples/s of two processes beside one with the same number of samples each. On a GPU seconds count and no
+CPU time, and our side tells its MFU, with `--shards`. `--alone` leaves out the peer.
 """
 
 import argparse
@@ -39,12 +40,11 @@ from loader import write_corpus  # noqa: E402
 from loader_work import END, MIN_BYTES, THRESHOLD  # noqa: E402
 from model_work import IMAGE, LENGTH, SIDE, SIZE, SIZES, VOCABULARY, own_stdout, serve  # noqa: E402
 from timing import report  # noqa: E402
-from train_work import LAMBDAS, RATE, SHARD_UPDATES, UPDATES, WARMUP, Sample, steady  # noqa: E402
+from train_work import LAMBDAS, OF_UPDATE, RATE, SHARD_UPDATES, UPDATES, WARMUP, Sample, settle, steady  # noqa: E402
 
 MODEL = runpy.run_path(str(HERE / "model.py"), run_name="model_benchmark")
-SAMPLES = (train_work.DOCUMENTS + train_work.PAIRS) * UPDATES
 GOAL = 1.5
-DOCUMENTS = 400  # of the tars
+LEAST_DOCUMENTS = 400  # of the tars
 LOSSES_APART = {"fp32": 1e-3, "amp_bf16": 3e-2}
 
 
@@ -107,7 +107,7 @@ def losses(engine: Any, batches: dict[str, Any]) -> list[float]:
         return [float(_loss_sum(engine, batches[name][0])) / batches[name][0].targets for name in LAMBDAS]
 
 
-def from_shards(folder: Path) -> Iterator[dict[str, Any]]:
+def from_shards(folder: Path, workers: int) -> Iterator[dict[str, Any]]:
     """The updates' batches: documents out of tars, and the pairs made before."""
     from transformers import PreTrainedTokenizerFast
 
@@ -123,7 +123,7 @@ def from_shards(folder: Path) -> Iterator[dict[str, Any]]:
         tokens=LENGTH, max_images=train_work.SLOTS, min_similarity=THRESHOLD, min_bytes=MIN_BYTES, packed=True
     )
     data = DatasetConfig(name="documents", path=str(folder / "ours"), kind=kind, batch=train_work.DOCUMENTS)
-    loader = Loader(data, vocabulary=words, images=ImagesConfig(), side=SIDE, seed=0, workers=1)
+    loader = Loader(data, vocabulary=words, images=ImagesConfig(), side=SIDE, seed=0, workers=workers)
     pairs = itertools.cycle([batches["pairs"] for batches in small_batches()])
     for documents in loader:
         yield {"documents": documents, "pairs": next(pairs)}
@@ -131,6 +131,10 @@ def from_shards(folder: Path) -> Iterator[dict[str, Any]]:
 
 def train_on(engine: Any, batches: Iterator[dict[str, Any]], first: int) -> dict[str, float]:
     """Some updates, and what they cost in all processes."""
+    from model.parallelize import bare
+    from train.metrics import Window, flops, peak
+
+    window = Window(since=0.0)
     taken: list[dict[str, Any]] = []
 
     def noted() -> Iterator[dict[str, Any]]:
@@ -138,28 +142,38 @@ def train_on(engine: Any, batches: Iterator[dict[str, Any]], first: int) -> dict
             taken.append(one)
             yield one
 
-    spent = steady(lambda: run_updates(engine, noted(), first))
+    def work() -> None:
+        for done, one in zip(run_updates(engine, noted(), first), taken, strict=True):
+            window.add(done, one, 0.0)
+
+    spent = steady(work, engine.device)
     every = [batch for one in taken for parts in one.values() for batch in parts]
     return spent | {"samples": sum(sum(map(len, b.keys)) or len(b.input_ids) for b in every),
-                    "tokens": sum(b.real_tokens for b in every)}  # fmt: skip
+                    "tokens": sum(b.real_tokens for b in every),
+                    "mfu": flops(bare(engine.model), window.shapes) / spent["wall"] / peak(engine.device)}  # fmt: skip
 
 
-def child(folder: Path, threads: int, bf16: bool, compiled: bool) -> None:
+def child(given: argparse.Namespace) -> None:
     from train.distributed import joined
 
     answers = own_stdout()
-    torch.set_num_threads(threads)
-    with joined("cpu") as place:
-        engine = engine_of(MODEL["build_small"](folder), place.device, bf16=bf16, compiled=compiled)
+    torch.set_num_threads(given.threads)
+    with joined(given.device) as place:
+        model = random_model() if given.alone else MODEL["build_small"](given.child)
+        engine = engine_of(model, place.device, bf16=given.precision == "amp_bf16", compiled=given.compile)
         batches, steps = small_batches(), itertools.count(0, SHARD_UPDATES)
+
+        def train() -> None:
+            run_updates(engine, batches, next(steps))
+            settle(engine.device)
 
         def job(name: str) -> Callable[[], Any]:
             if name == "losses":
                 return lambda: losses(engine, batches[0])
             if name == "shards":
-                endless = from_shards(folder)
+                endless = from_shards(given.child, given.workers)
                 return lambda: train_on(engine, endless, next(steps))
-            return lambda: len(run_updates(engine, batches, next(steps)))
+            return train
 
         serve(job, answers)
 
@@ -167,21 +181,25 @@ def child(folder: Path, threads: int, bf16: bool, compiled: bool) -> None:
 # Beside the peer
 
 
-def compare(peer: str, *, rounds: int, threads: int, precision: str, compiled: bool, shards: bool) -> None:
+def compare(given: argparse.Namespace) -> None:
+    """Both sides in turns, or ours alone; what is printed last is a line of JSON."""
+    samples = 3 * given.documents * UPDATES
     with tempfile.TemporaryDirectory() as folder:
-        if shards:
-            write_corpus(Path(folder), DOCUMENTS)
-        # The peer first: it writes the weights.
-        theirs = Child([str(HERE / "openflamingo_train_peer.py"), folder, str(threads), precision], peer, threads)
-        flags = ["--threads", str(threads), "--precision", precision, *(["--compile"] if compiled else [])]
-        ours = Child([__file__, "--child", folder, *flags], threads=threads)
-        sides = {"ours": ours, "open_flamingo": theirs}
+        if given.shards:
+            write_corpus(Path(folder), max(LEAST_DOCUMENTS, (given.rounds + 3) * SHARD_UPDATES * given.documents))
+        flags = [f"--{name}={getattr(given, name)}" for name in ("threads", "precision", "device", "workers")]
+        sides = {}
+        if not given.alone:  # first: it writes the weights
+            peer = [str(HERE / "openflamingo_train_peer.py"), folder, *flags]
+            sides["open_flamingo"] = Child(peer, given.peer, given.threads)
+        switches = [f"--{name}" for name in ("alone", "compile") if getattr(given, name)]
+        sides["ours"] = Child([__file__, "--child", folder, *flags, *switches], threads=given.threads)
         taken: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         before = {name: side.run("losses")["result"] for name, side in sides.items()}
-        for number in range(rounds + 1):
-            for name in list(sides)[:: -1 if number % 2 else 1]:
-                run = sides[name].run("shards" if shards else "train")
-                taken[name].append(run["result"] if shards else run | {"samples": SAMPLES})
+        for number in range(given.rounds + 1):
+            for name in list(sides)[:: 1 if number % 2 else -1]:
+                run = sides[name].run("shards" if given.shards else "train")
+                taken[name].append(run["result"] if given.shards else run | {"samples": samples})
         after = {name: side.run("losses")["result"] for name, side in sides.items()}
         for side in sides.values():
             side.close()
@@ -190,21 +208,24 @@ def compare(peer: str, *, rounds: int, threads: int, precision: str, compiled: b
         print(f"{name:<16}{speed['cpu'][name]:>8.2f} samples/s CPU{speed['wall'][name]:>8.2f} samples/s wall   "
               f"documents {before[name][0]:.5f} -> {after[name][0]:.5f}, pairs {before[name][1]:.5f} -> "
               f"{after[name][1]:.5f}", file=sys.stderr)  # fmt: skip
-    same = all(
-        abs(a - b) < LOSSES_APART[precision] for a, b in zip(before["ours"], before["open_flamingo"], strict=True)
-    )
-    verdict = "losses agree" if same else "losses DIFFER"
-    ratio = speed["cpu"]["ours"] / speed["cpu"]["open_flamingo"]
-    print(f"{ratio:.2f}x (goal {GOAL}x); {verdict}", file=sys.stderr)
-    if shards:
-        tokens = {name: median(run["tokens"] / run["cpu"] for run in runs[1:]) for name, runs in taken.items()}
-        print("tokens per CPU second: " + ", ".join(f"{n} {t:.0f}" for n, t in tokens.items()), file=sys.stderr)
-    origin = "documents from shards" if shards else "batches made before"
+    kind, device = ("wall", torch.cuda.get_device_name()) if given.device == "cuda" else ("cpu", "CPU")
+    if given.shards:
+        tokens = {name: median(run["tokens"] / run[kind] for run in runs[1:]) for name, runs in taken.items()}
+        print(f"tokens per {kind} second: " + ", ".join(f"{n} {t:.0f}" for n, t in tokens.items()), file=sys.stderr)
+        if given.device == "cuda":
+            print(f"MFU of ours: {median(run['mfu'] for run in taken['ours'][1:]):.1%}", file=sys.stderr)
+    origin = "documents from shards" if given.shards else "batches made before"
+    claim = f"training a {given.size} model, samples per {kind} second, {device}, {given.threads} thread(s), {origin}, "
+    if given.alone:
+        print(json.dumps({"claim": claim + given.precision, "ours": speed[kind]["ours"], "unit": "samples/s"}))
+        return
+    apart = max(abs(a - b) for a, b in zip(before["ours"], before["open_flamingo"], strict=True))
+    verdict = "losses agree" if apart < LOSSES_APART[given.precision] else "losses DIFFER"
+    print(f"{speed[kind]['ours'] / speed[kind]['open_flamingo']:.2f}x (goal {GOAL}x); {verdict}", file=sys.stderr)
     report(
-        claim=f"training a {os.environ[SIZE]} model, samples per CPU second, {threads} thread(s), {origin}, "
-        f"{precision}, {verdict}",
-        ours=speed["cpu"]["ours"],
-        peer=speed["cpu"]["open_flamingo"],
+        claim=f"{claim}{given.precision}, {verdict}",
+        ours=speed[kind]["ours"],
+        peer=speed[kind]["open_flamingo"],
         peer_name="open_flamingo 2.0.1",
         unit="samples/s",
     )
@@ -248,17 +269,17 @@ def ranked(rounds: int) -> None:
 
     torch.set_num_threads(1)
     with joined("cpu") as place:
-        engine, batches = engine_of(small_model(), place.device), small_batches()
+        engine, batches = engine_of(random_model(), place.device), small_batches()
         run_updates(engine, batches)
         seconds = []
         for _ in range(rounds):
             start = time.perf_counter()
             run_updates(engine, batches)
             seconds.append(time.perf_counter() - start)
-        print(SAMPLES * place.world / median(seconds))
+        print(3 * train_work.DOCUMENTS * UPDATES * place.world / median(seconds))
 
 
-def small_model() -> Any:
+def random_model() -> Any:
     """As in the comparison, from random weights of our own."""
     import transformers
     from model_work import LANGUAGE, SIDE, TEXT, VISION, VISION_WIDTH
@@ -283,54 +304,6 @@ def small_model() -> Any:
     return Flamingo(config, clip_tower(visual, vision, (0.0,) * 3, (1.0,) * 3), lm)
 
 
-# On a GPU, ours alone
-
-
-def released(shape: str, device: str, *, documents: int, steps: int, compiled: bool) -> None:
-    """Updates of `documents` documents (256 tokens, 6 images) and twice as many pairs (32 tokens, 1 image)."""
-    from train.distributed import joined
-    from train.metrics import Window, flops, peak
-
-    with joined(device) as place:
-        model = MODEL["released_shape"](shape, str(place.device))
-        image = model.config.language.vocab_size + 1
-        batches = {
-            "documents": (synthetic(documents, 256, 6, image, model.vision.image_size),),
-            "pairs": (synthetic(2 * documents, 32, 1, image, model.vision.image_size),),
-        }
-        engine = engine_of(model, place.device, bf16=True, compiled=compiled)
-        done = run_updates(engine, [batches] * 3)[-1]
-        start = time.perf_counter()
-        run_updates(engine, [batches] * steps)
-        if place.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = (time.perf_counter() - start) / steps
-        window = Window(since=0.0)
-        window.add(done, batches, 0.0)
-        row = {
-            "shape": shape,
-            "device": torch.cuda.get_device_name() if place.device.type == "cuda" else "cpu",
-            "compile": compiled,
-            "samples_per_second": round(3 * documents / seconds, 1),
-            "mfu": round(flops(model, window.shapes) / seconds / peak(place.device), 4),
-            "update_seconds": round(seconds, 4),
-            "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if place.device.type == "cuda" else 0,
-            "data": "synthetic",
-        }
-        print(json.dumps(row), flush=True)
-
-
-def synthetic(sequences: int, tokens: int, images: int, image: int, side: int) -> Any:
-    generator = torch.Generator().manual_seed(tokens)
-    samples = []
-    for _ in range(sequences):
-        ids = torch.randint(3, 50_000, (tokens,), generator=generator)
-        ids[:: tokens // images + 1] = image
-        shape = (int((ids == image).sum()), 3, side, side)
-        samples.append(Sample(ids.tolist(), torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)))
-    return collated(samples, image)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", default=os.environ.get("OPEN_FLAMINGO"))
@@ -340,29 +313,28 @@ def main() -> None:
     parser.add_argument("--size", choices=tuple(SIZES), default=os.environ.get(SIZE, "small"))
     parser.add_argument("--precision", choices=tuple(LOSSES_APART), default="fp32")
     parser.add_argument("--scaling", action="store_true", help="two processes beside one")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--shape", help="openflamingo_3b, _4b or _9b: ours alone, on --device")
-    parser.add_argument("--documents", type=int, default=32, help="of an update, with --shape")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--documents", type=int, default=4, help="of an update, beside twice as many pairs")
+    parser.add_argument("--workers", type=int, default=1, help="processes of each side's loader")
+    parser.add_argument("--alone", action="store_true", help="ours without the peer")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    os.environ[SIZE] = given.size  # of the children's models
+    if given.documents % 4:
+        parser.error("--documents must be a multiple of 4")
+    os.environ |= {SIZE: given.size, OF_UPDATE: str(given.documents)}  # of the children's models and batches
     if given.child is not None:
-        child(given.child, given.threads, given.precision == "amp_bf16", given.compile)
+        child(given)
     elif given.rank is not None:
         ranked(given.rounds)
     elif given.scaling:
         scaling(given.rounds)
-    elif given.shape is not None:
-        released(given.shape, given.device, documents=given.documents, steps=given.steps, compiled=given.compile)
-    elif given.peer is None or not Path(given.peer, "open_flamingo").is_dir():
+    elif given.alone or (given.peer is not None and Path(given.peer, "open_flamingo").is_dir()):
+        compare(given)
+    else:
         print(MODEL["HOW_TO_GET_PEER"].replace("model.py", "train.py"), file=sys.stderr)
         sys.exit(2)
-    else:
-        compare(given.peer, rounds=given.rounds, threads=given.threads, precision=given.precision,
-                compiled=given.compile, shards=given.shards)  # fmt: skip
 
 
 if __name__ == "__main__":

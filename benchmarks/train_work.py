@@ -4,6 +4,7 @@ One document to two pairs, as OpenFlamingo mixes them. Documents fill their 256 
 which is LAION's median. OpenFlamingo pads captions to 32 tokens and documents to six images.
 """
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -15,19 +16,28 @@ from loader_work import cpu_seconds
 from model_work import ENDOFCHUNK, IMAGE, LENGTH, SIDE, VOCABULARY
 from torch import Tensor
 
-DOCUMENTS, PAIRS = 4, 8
-IMAGES = (5, 3, 2, 2)  # of each document, as in model_work
+OF_UPDATE = "MMC4_BENCHMARK_DOCUMENTS"  # in the environment, for both sides
+DOCUMENTS = int(os.environ.get(OF_UPDATE, "4"))
+PAIRS = 2 * DOCUMENTS
+IMAGES = (5, 3, 2, 2) * (DOCUMENTS // 4)  # of each document, as in model_work
 CAPTION, SLOTS = 32, 6
 UPDATES, SHARD_UPDATES = 2, 8  # in a timed run
 LAMBDAS = {"documents": 1.0, "pairs": 0.2}
 RATE, WARMUP, DECAY, CLIP = 1e-4, 100, 0.1, 1.0
 
 
-def steady(work: Callable[[], Any]) -> dict[str, float]:
+def settle(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def steady(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
     """What it costs in all processes, loading ones too: what they fetch ahead is ready before, and again after."""
     time.sleep(1)
     cpu, wall = cpu_seconds(), time.perf_counter()
     work()
+    settle(device)
     wall = time.perf_counter() - wall
     time.sleep(1)
     return {"cpu": cpu_seconds() - cpu, "wall": wall}
