@@ -35,12 +35,13 @@ def write_corner(folder: Path, *, files: int = 3, every: int = 8) -> list[Path]:
         ]
         shown = [picture for picture in web.pictures if picture.url in named][number::files]
         path = folder / f"{number:05d}.warc.gz"
-        write_warc(str(path), [*pages, *map(_response, shown)], filename=path.name)
+        write_warc(str(path), [*pages, *map(as_response, shown)], filename=path.name)
         paths.append(path)
     return paths
 
 
-def _response(picture: Picture) -> Response:
+def as_response(picture: Picture) -> Response:
+    """As a server of the sample's web answers."""
     headers = (("Content-Type", content_type(picture)), *picture.headers)
     return Response(
         url=picture.url, timestamp=TIMESTAMP, payload=payload(picture), status=picture.status, headers=headers

@@ -27,6 +27,7 @@ from builds import COMMAND, ROOT, digests, environment, run
 from cluster import MARK, Cluster, marked, running, wait
 from engine_parts import Parts, PartsError, gather_flink, gather_spark
 from flink_cluster import FlinkCluster
+from small_crawls import write_halves
 from spark_cluster import SparkCluster
 
 FILES = ("docs", "shards", "images", "documents", "scores", "interleave", "exchange", "dead_letters", "optout.parquet")
@@ -35,6 +36,7 @@ ENGINES: dict[str, tuple[Callable[[Path], Parts], type[Cluster]]] = {
     "spark": (gather_spark, SparkCluster),
     "flink": (gather_flink, FlinkCluster),
 }
+METRICS = "metrics.jsonl"
 RUN_SECONDS = 1200.0
 LOUD = "=" * 100
 
@@ -117,6 +119,11 @@ def undisturbed(cluster: Cluster, reference: Path) -> None:
     expect(watched.end() == 0, watched)
     compare(watched.output, reference)
     expect(re.search(r"\d+/\d+ units .*%", watched.log.read_text()) is not None, watched)
+    told = [json.loads(line) for line in (cluster.folder / METRICS).read_text().splitlines()]
+    ends = {one["stage"]: one["units"] for one in told if one["state"] == "done"}
+    assert [*ends] == ["documents", "images", "scores", "interleave", "shards"], ends
+    assert all(units["done"] == units["total"] > 0 for units in ends.values()), ends
+    assert any(one["state"] == "running" and one["units"]["done"] for one in told), "told of no unit before the end"
     shares = who(watched.output)
     for step, executors in shares.items():
         print(f"    {step}: units by executor {dict(executors)}")
@@ -125,6 +132,18 @@ def undisturbed(cluster: Cluster, reference: Path) -> None:
     assert any(len(executors) > 1 for executors in shares.values()), "one executor did everything"
     again = start(cluster, "out")
     expect(again.end() == 0 and "nothing to do" in again.log.read_text(), again)
+
+
+def previous(cluster: Cluster, reference: Path) -> None:
+    """A crawl after another one: only what the earlier build does not have, as a local build adds it."""
+    first, second = write_halves(cluster.folder)
+    flags = ("--images", "archive", "--clip", "tiny", "--config", "sample")
+    run(*flags, "--input", first, "--output", cluster.folder / "a", "--workers", 1)
+    more = (*flags, "--input", second, "--previous", cluster.folder / "a")
+    run(*more, "--output", cluster.folder / "b", "--workers", 1)
+    watched = start(cluster, "out", *more)
+    expect(watched.end() == 0, watched)
+    compare(watched.output, cluster.folder / "b")
 
 
 def python_worker_killed(cluster: Cluster, reference: Path) -> None:
@@ -164,7 +183,7 @@ def ended(cluster: Cluster, reference: Path) -> None:
 
 
 SCENES: dict[str, Callable[[Cluster, Path], None]] = {
-    scene.__name__: scene for scene in (undisturbed, python_worker_killed, executor_killed, failing, ended)
+    scene.__name__: scene for scene in (undisturbed, previous, python_worker_killed, executor_killed, failing, ended)
 }
 
 
@@ -187,13 +206,14 @@ def disturbed(cluster: Cluster, reference: Path, kind: str, *, commits: int) -> 
     assert not redone, f"done twice: {redone}"
 
 
-def start(cluster: Cluster, name: str, before: Callable[[Path], object] = lambda path: None) -> Watched:
-    """Start the command on a cluster."""
+def start(cluster: Cluster, name: str, *flags: object, before: Callable[[Path], object] = lambda path: None) -> Watched:
+    """Start the command on a cluster, for the sample crawl if no flags say otherwise."""
     output = cluster.folder / name
     output.mkdir(exist_ok=True)
     before(output)
     log = cluster.folder / "launcher.log"
-    words = [*COMMAND, "--crawl", "sample", "--output", str(output), *cluster.flags()]
+    told = ("--metrics", cluster.folder / METRICS, "--metrics-seconds", 1)
+    words = [*COMMAND, *map(str, (*(flags or ("--crawl", "sample")), *told, "--output", output)), *cluster.flags()]
     with open(log, "w") as stream:
         process = subprocess.Popen(
             words,

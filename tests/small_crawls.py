@@ -11,10 +11,14 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from builds import as_response
 from PIL import Image
 
+from filters.text import url_key
 from mmc4_builder import commits
 from mmc4_builder.commits import Commit
+from mmc4_builder.sample import web as sample_web
+from mmc4_builder.urls import normalize_url
 from mmc4_builder.warc import Response, write_warc
 from mmc4_builder.workspace import Unit, Workspace, read_rows
 from pipelines.config import Build, DocumentsConfig, ImagesConfig, ScoresConfig, sample
@@ -54,6 +58,26 @@ def article(topic: str, *images: str, timestamp: str = TIMESTAMP) -> Response:
     """A page that is kept: English of its own, and pictures between its lines."""
     first, *rest = prose(topic)
     return page(f"http://{topic}.example/", paragraphs([first]) + img(*images) + paragraphs(rest), timestamp=timestamp)
+
+
+def write_halves(folder: Path) -> list[Path]:
+    """A corner of the sample in two crawls, the pages with the smaller hashes first. The second names pictures of the
+    first again."""
+    web = sample_web.build()
+    pages = sorted(web.documents[::8], key=lambda d: url_key(normalize_url(d.truth.url)))
+    middle = len(pages) // 2
+    again = [mention.url for document in pages[:3] for mention in document.truth.mentions]
+    paths = []
+    for number, half in enumerate((pages[:middle], pages[middle:])):
+        named = {mention.url for document in half for mention in document.truth.mentions}
+        shown = [as_response(picture) for picture in web.pictures if picture.url in named]
+        pages_of = [
+            Response(url=d.truth.url, timestamp=d.truth.timestamp, payload=d.body, headers=d.headers) for d in half
+        ]
+        more = [article("lighthouse", *again)] if number else []
+        paths.append(folder / f"{number}.warc.gz")
+        write_warc(str(paths[-1]), [*pages_of, *more, *shown], filename=paths[-1].name)
+    return paths
 
 
 def jpeg(seed: int, width: int = 200, height: int = 160, quality: int = 85) -> bytes:

@@ -7,24 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builds import _response as response_of
 from builds import run as command
-from small_crawls import article, rows
+from small_crawls import rows, write_halves
 
-from filters.text import url_key
 from mmc4_builder.funnel import Funnel
 from mmc4_builder.mmc4_format import read_docs_zip
-from mmc4_builder.sample import web as sample_web
-from mmc4_builder.urls import normalize_url
 from mmc4_builder.validate import format_report, validate
-from mmc4_builder.warc import Response, write_warc
 
 pytestmark = pytest.mark.timeout(1200)  # whole builds, on a machine that may have other things to do
 
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corner of the sample in two crawls, the pages with the smaller hashes first; and what is built of them."""
+    """What is built of two crawls."""
     folder = tmp_path_factory.mktemp("halves")
     write_halves(folder)
     flags = ("--images", "archive", "--clip", "tiny", "--config", "sample", "--workers", 1)
@@ -72,18 +67,3 @@ def test_the_later_build_stands_without_the_earlier_one(halves: Path, tmp_path: 
     (tmp_path / "list.txt").write_text(row["sha256"])
     told = command("--remove", tmp_path / "list.txt", "--output", tmp_path / "b", "--workers", 1)
     assert "1 stored pictures" in told.stdout
-
-
-def write_halves(folder: Path) -> None:
-    web = sample_web.build()
-    pages = sorted(web.documents[::8], key=lambda d: url_key(normalize_url(d.truth.url)))
-    middle = len(pages) // 2
-    again = [mention.url for document in pages[:3] for mention in document.truth.mentions]  # on a page of the second
-    for number, half in enumerate((pages[:middle], pages[middle:])):
-        named = {mention.url for document in half for mention in document.truth.mentions}
-        shown = [response_of(picture) for picture in web.pictures if picture.url in named]
-        pages_of = [
-            Response(url=d.truth.url, timestamp=d.truth.timestamp, payload=d.body, headers=d.headers) for d in half
-        ]
-        more = [article("lighthouse", *again)] if number else []
-        write_warc(str(folder / f"{number}.warc.gz"), [*pages_of, *more, *shown], filename=f"{number}.warc.gz")
