@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,18 @@ def test_a_launcher_that_fails_ends_the_job_too(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(StorageError), endings.nothing_left_running():
         raise StorageError("cannot list it")
     assert ended == ["job", "server"]
+
+
+@pytest.mark.parametrize(
+    ("calls", "made"),
+    [
+        ((lambda: None, lambda: None), True),
+        ((lambda: None, lambda: 1 / 0), False),
+        ((lambda: None, lambda: time.sleep(2)), False),
+    ],
+)
+def test_nobody_is_waited_for_too_long(
+    calls: tuple[Callable[[], None], ...], made: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endings, "PATIENCE_SECONDS", 0.3)
+    assert endings.in_time(*calls) == made
