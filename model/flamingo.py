@@ -150,7 +150,7 @@ class Flamingo(nn.Module):
         )
         logits, past = self.decoder.run(self.lm, input_ids, call, options)
         if places is not None:
-            logits = logits[0]
+            logits = logits.squeeze(0)  # a view in the backward pass too, where an index would zero and copy
         loss_sum, loss_tokens = (None, None) if labels is None else token_loss(logits, labels, places)
         return Output(
             logits=logits, loss_sum=loss_sum, loss_tokens=loss_tokens, past_key_values=past if use_cache else None
