@@ -161,18 +161,18 @@ def child(given: argparse.Namespace) -> None:
     with joined(given.device) as place:
         model = random_model() if given.alone else MODEL["build_small"](given.child)
         engine = engine_of(model, place.device, bf16=given.precision == "amp_bf16", compiled=given.compile)
-        batches, steps = small_batches(), itertools.count(0, SHARD_UPDATES)
+        batches, updates = small_batches(), itertools.count(0, UPDATES)
 
         def train() -> None:
-            run_updates(engine, batches, next(steps))
+            run_updates(engine, batches, next(updates))
             settle(engine.device)
 
         def job(name: str) -> Callable[[], Any]:
             if name == "losses":
                 return lambda: losses(engine, batches[0])
             if name == "shards":
-                endless = from_shards(given.child, given.workers)
-                return lambda: train_on(engine, endless, next(steps))
+                endless, first = from_shards(given.child, given.workers), itertools.count(0, SHARD_UPDATES)
+                return lambda: train_on(engine, endless, next(first))
             return train
 
         serve(job, answers)
@@ -219,7 +219,8 @@ def compare(given: argparse.Namespace) -> None:
     if given.alone:
         print(json.dumps({"claim": claim + given.precision, "ours": speed[kind]["ours"], "unit": "samples/s"}))
         return
-    apart = max(abs(a - b) for a, b in zip(before["ours"], before["open_flamingo"], strict=True))
+    compared = [before] if given.shards else [before, after]  # each side's loader deals its own documents
+    apart = max(abs(a - b) for one in compared for a, b in zip(one["ours"], one["open_flamingo"], strict=True))
     verdict = "losses agree" if apart < LOSSES_APART[given.precision] else "losses DIFFER"
     print(f"{speed[kind]['ours'] / speed[kind]['open_flamingo']:.2f}x (goal {GOAL}x); {verdict}", file=sys.stderr)
     report(
