@@ -15,11 +15,7 @@ from uuid import uuid4
 
 import apache_beam as beam
 import grpc
-from apache_beam.options.pipeline_options import (
-    GoogleCloudOptions,
-    PipelineOptions,
-    PortableOptions,
-)
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
@@ -135,9 +131,16 @@ def run(transform: beam.PTransform, engine: Engine, while_waiting: Callable[[], 
 
 
 def cancel() -> None:
-    """Ask the engine to stop what it runs for this launcher: it would go on. A local run ends with its workers."""
+    """Ask the engine to stop what it runs for this launcher: it would go on. A local run ends with its workers.
+
+    EngineError for a job on its way to the engine: whether it arrives is not known.
+    """
     for job in _running:
-        if job.result is not None and job.flink is None and not PipelineState.is_terminal(job.result.state):
+        if job.engine.is_local or job.flink is not None:
+            continue
+        if job.result is None and not job.ended.is_set():
+            raise EngineError(f"{job.name} was being submitted")
+        if job.result is not None and not PipelineState.is_terminal(job.result.state):
             job.result.cancel()
 
 

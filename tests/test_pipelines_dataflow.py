@@ -135,6 +135,17 @@ def test_a_launcher_that_must_end_cancels_its_job(
     assert job.ended.wait(30)
 
 
+def test_a_job_that_is_being_submitted_may_go_on(plan: Plan, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is said: nobody knows by what id to cancel it."""
+    engine = dataflow(service)
+    job = launch._Job(plan.stage("images").transform, engine, engine.pipeline())
+    monkeypatch.setattr(launch, "_running", [job])
+    with pytest.raises(EngineError, match=f"{job.name} was being submitted"):
+        launch.cancel()
+    job.ended.set()  # it never arrived
+    launch.cancel()
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_only_models_ask_for_a_gpu(stage: str, plan: Plan, service: Service) -> None:
     _, pipeline = submitted(plan, stage, service, gpu=GPU)
