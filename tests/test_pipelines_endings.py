@@ -43,57 +43,41 @@ def start(folder: Path, corner: Path, mood: str) -> "subprocess.Popen[str]":
     )
 
 
-def until_noted(folder: Path, line: str, process: "subprocess.Popen[str]") -> list[str]:
-    """Wait until the job server has said something; all that it has said."""
+def until_noted(folder: Path, line: str, process: "subprocess.Popen[str]") -> None:
+    """Wait until the job server has said something."""
     deadline = time.monotonic() + START_SECONDS
-    while True:
-        said = (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
-        if any(line in one for one in said):
-            return said
+    while not ((folder / "log").exists() and line in (folder / "log").read_text()):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def server_of(folder: Path) -> Path:
-    """The process of the job server, as long as it is there."""
-    return Path("/proc", (folder / "log").read_text().split()[1])
+def ended(number: signal.Signals, folder: Path, corner: Path, *, mood: str, once: str) -> str:
+    """What a launcher says whose processes all get a signal, as Ctrl-C is one. It leaves no job server, and no lock."""
+    process = start(folder, corner, mood)
+    until_noted(folder, once, process)
+    assert (folder / "out" / LOCK).exists()
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert INTERRUPTED in said
+    server = (folder / "log").read_text().split()[1]
+    assert not Path("/proc", server).exists()
+    assert not (folder / "out" / LOCK).exists()
+    return said
 
 
 def test_a_signal_cancels_the_job_and_then_stops_the_job_server(corner: Path, tmp_path: Path) -> None:
-    """It goes to the whole group of processes, as Ctrl-C does. The output is free for others."""
-    process = start(tmp_path, corner, "well")
-    until_noted(tmp_path, "runs", process)
-    assert (tmp_path / "out" / LOCK).exists()
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGINT
-    assert INTERRUPTED in said
-    assert "no answer" not in said
+    assert "no answer" not in ended(signal.SIGINT, tmp_path, corner, mood="well", once="runs")
     assert (tmp_path / "log").read_text().splitlines()[1:] == ["runs", "cancelled"]
-    assert not server_of(tmp_path).exists()
-    assert not (tmp_path / "out" / LOCK).exists()
 
 
 def test_a_job_server_that_does_not_answer_is_told_of_and_stopped(corner: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, corner, "mute")
-    until_noted(tmp_path, "runs", process)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
-    assert "no answer from the engine" in said
-    assert not server_of(tmp_path).exists()
-    assert not (tmp_path / "out" / LOCK).exists()
+    assert "no answer from the engine" in ended(signal.SIGINT, tmp_path, corner, mood="mute", once="runs")
 
 
 def test_a_signal_while_the_job_server_starts_leaves_none(corner: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, corner, "slow")
-    until_noted(tmp_path, "started", process)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert INTERRUPTED in said
-    assert not server_of(tmp_path).exists()
+    assert "no answer" not in ended(signal.SIGTERM, tmp_path, corner, mood="slow", once="started")
 
 
 def test_a_launcher_that_fails_ends_the_job_too(monkeypatch: pytest.MonkeyPatch) -> None:
